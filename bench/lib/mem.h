@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the programs of bench/ share: memory policy by raw system calls (no
+ * libnuma), THP-backed areas, where pages are, /proc/vmstat and the clock.
+ * Every function ends the program with one line on stderr when it fails.
+ */
+#ifndef BENCH_MEM_H
+#define BENCH_MEM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define MEM_NODES	64	/* node masks are one word */
+
+void die(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 2)));
+
+/* Number given as text, at least @min; @name is for the message. */
+long mem_number(const char *name, const char *text, long min);
+
+/* Sum over /proc/self/smaps, or /proc/PID/smaps, of one field, in bytes. */
+size_t mem_smaps(int pid, const char *field);
+/* Bytes of a PMD-mapped THP on this kernel. */
+size_t mem_thp_size(void);
+size_t mem_base_size(void);
+
+/* @size bytes, THP aligned and advised, nothing faulted in yet. */
+char *mem_map_thp(size_t size);
+/* Policy of a mapping, or of the calling thread; node < 0: MPOL_DEFAULT. */
+void mem_bind(void *addr, size_t size, int node);
+void mem_bind_thread(int node);
+/* Node of each page in @addr, or -errno; @pid 0 is the caller. */
+void mem_nodes(int pid, void **addr, int *node, size_t n);
+int mem_node(void *addr);
+
+/* CPUs of a node; 0 for a node with memory only. */
+int mem_node_cpus(int node);
+
+struct mem_counter {
+	const char *name;
+	long long value;	/* -1: this kernel has no such counter */
+};
+/* What a run is judged by; ends with a NULL name. */
+extern const char *const mem_counters[];
+/* Fill @c, as long as mem_counters[], from /proc/vmstat. */
+void mem_vmstat(struct mem_counter *c);
+/* "name": delta, ... as a JSON object on stdout; null: no such counter. */
+void mem_print_delta(const struct mem_counter *from, const struct mem_counter *to);
+#define MEM_COUNTERS 20
+
+/* Seconds of CLOCK_MONOTONIC. */
+double mem_seconds(void);
+
+#endif
