@@ -1,0 +1,1 @@
+"""Apply, build, boot, test and measure the patch series.  See CONTRIBUTING.md."""

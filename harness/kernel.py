@@ -1,0 +1,228 @@
+"""Build kernels from git trees, and remember them by content.
+
+A kernel is a folder <build>/kernels/<key>/ with image, config, System.map and
+modules/*.ko.  One source folder, <build>/tree, is switched from tree to tree
+and one object folder per architecture and flavor is built in, so that going
+from one patch to the next compiles only what changed.
+"""
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.arches import Arch
+from harness.common import (ROOT, Failure, build_dir, cache_dir, command, key_of,
+                            locked, need, new_dir, output, say, write_file)
+
+FLAVORS = {"release": (), "debug": ("debug",)}
+# How much longer things take in a guest of this flavor.
+SLOWNESS = {"release": 1, "debug": 4}
+# What the kernel and its modules are not made of.
+NOT_BUILT = ("Documentation", "LICENSES", "MAINTAINERS", "CREDITS", "samples")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A built kernel."""
+
+    arch: Arch
+    flavor: str
+    tree: str           # git tree it was first built from
+    key: str            # names its content
+    folder: Path
+
+    @property
+    def image(self):
+        """What QEMU boots."""
+        return self.folder / "image"
+
+    @property
+    def config(self):
+        """The full configuration."""
+        return self.folder / "config"
+
+    @property
+    def modules(self):
+        """The modules, flat."""
+        return sorted((self.folder / "modules").glob("*.ko"))
+
+    @property
+    def slow(self):
+        """Factor for the time limits of a guest."""
+        return SLOWNESS[self.flavor]
+
+
+def git(*args, env=None):
+    """Output of git in the work tree."""
+    return output(["git", "-C", build_dir() / "linux", *args], env=env).strip()
+
+
+def tree_of(rev):
+    """Id of the git tree of a branch or commit."""
+    return git("rev-parse", "--verify", f"{rev}^{{tree}}")
+
+
+def content_of(tree):
+    """Digest of the parts of a tree that a kernel is built from."""
+    lines = []
+    for line in git("ls-tree", tree).splitlines():
+        name = line.split("\t")[1]
+        if name == "tools":
+            lines += [s for s in git("ls-tree", f"{tree}:tools").splitlines()
+                      if s.split("\t")[1] != "testing"]
+        elif name not in NOT_BUILT:
+            lines.append(line)
+    return key_of("\n".join(lines))
+
+
+def fragments(arch, flavor):
+    """The configuration fragments, in the order in which they are merged."""
+    if flavor not in FLAVORS:
+        raise Failure(f"FLAVOR={flavor}: there is " + ", ".join(FLAVORS))
+    names = ("common", arch.name) + FLAVORS[flavor]
+    return [ROOT / "guest" / "config" / f"{n}.config" for n in names]
+
+
+def wanted(paths):
+    """{symbol: value} of fragments, a later one overriding an earlier; 'n' for not set."""
+    want = {}
+    for path in paths:
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            line = line.strip()
+            unset = re.fullmatch(r"# (CONFIG_\w+) is not set", line)
+            if unset:
+                want[unset[1]] = "n"
+            elif line and not line.startswith("#"):
+                name, is_, value = line.partition("=")
+                if not is_ or not re.fullmatch(r"CONFIG_\w+", name):
+                    raise Failure(f"{path}:{number}: not a line of a configuration: {line}")
+                want[name] = value
+    return want
+
+
+def missing(want, config):
+    """Lines of the fragments that are not in a configuration."""
+    have = wanted([config])
+    return [f"{k}={v}" for k, v in want.items() if have.get(k, "n") != v]
+
+
+def environment(arch):
+    """Environment for make: reproducible, ccache in front of the compiler."""
+    env = dict(os.environ)
+    for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "ARCH", "CROSS_COMPILE", "O"):
+        env.pop(name, None)
+    cache = env.get("CCACHE_DIR") or str(cache_dir() / "ccache")
+    env.update(CCACHE_DIR=cache, CCACHE_MAXSIZE=env.get("CCACHE_MAXSIZE", "5G"),
+               CCACHE_NOHASHDIR="1", CCACHE_BASEDIR=str(build_dir()), LC_ALL="C",
+               KBUILD_BUILD_TIMESTAMP="2026-01-01", KBUILD_BUILD_USER="thp",
+               KBUILD_BUILD_HOST="guest", ARCH=arch.kernel, CROSS_COMPILE=arch.cross())
+    ccache = Path("/usr/lib/ccache")
+    if ccache.is_dir():
+        env["PATH"] = f"{ccache}:{env['PATH']}"
+    return env
+
+
+def compiler(arch):
+    """First line of the compiler's --version."""
+    name = f"{arch.cross()}gcc"
+    need(name, "gcc" if not arch.cross() else f"gcc-{arch.triplet}")
+    return output([name, "--version"]).splitlines()[0]
+
+
+def jobs():
+    """How many compilers at a time."""
+    return len(os.sched_getaffinity(0))
+
+
+def find(arch, tree, flavor="release"):
+    """The remembered kernel of a tree, or None.  Runs no make."""
+    kernel = _named(arch, tree, flavor)
+    return kernel if (kernel.folder / "image").exists() else None
+
+
+def _named(arch, tree, flavor):
+    text = "".join(f"{k}={v}\n" for k, v in wanted(fragments(arch, flavor)).items())
+    key = key_of("kernel 1", arch.name, flavor, content_of(tree), text, compiler(arch))
+    return Kernel(arch, flavor, tree, key, build_dir() / "kernels" / key)
+
+
+def build(arch, tree, flavor="release", what="kernel", more=()):
+    """The kernel of a git tree, built unless it is remembered.
+
+    what: for the progress lines.  more: make targets besides image and modules.
+    """
+    kernel = find(arch, tree, flavor)
+    if kernel:
+        return kernel
+    kernel = _named(arch, tree, flavor)
+    with locked("tree"):
+        src = checkout(tree)
+        obj = configure(arch, src, flavor)
+        log = build_dir() / "logs" / f"{kernel.key}.log"
+        title = f"building {what} ({arch.name}, {flavor})"
+        say(title)
+        command(make(src, obj) + [arch.target, "modules", *more], log, title,
+                env=environment(arch),
+                progress=lambda n: f"{title}: {n} steps done")
+        _keep(kernel, obj)
+    return kernel
+
+
+def make(src, obj):
+    """Start of a make command line."""
+    return ["make", "-C", src, f"O={obj}", f"-j{jobs()}", "LOCALVERSION="]
+
+
+def _keep(kernel, obj):
+    """Copy the results of a build to where they are found again."""
+    with new_dir(kernel.folder) as tmp:
+        shutil.copy(obj / kernel.arch.image, tmp / "image")
+        shutil.copy(obj / ".config", tmp / "config")
+        shutil.copy(obj / "System.map", tmp / "System.map")
+        (tmp / "modules").mkdir()
+        for line in (obj / "modules.order").read_text().split():
+            shutil.copy(obj / line, tmp / "modules")
+
+
+def checkout(tree):
+    """Switch the source folder to a tree, touching only what differs."""
+    src = build_dir() / "tree"
+    src.mkdir(parents=True, exist_ok=True)
+    linux = build_dir() / "linux"
+    gitdir = output(["git", "-C", linux, "rev-parse", "--absolute-git-dir"]).strip()
+    env = dict(os.environ, GIT_DIR=gitdir, GIT_WORK_TREE=str(src),
+               GIT_INDEX_FILE=str(build_dir() / "tree.index"))
+    lock = build_dir() / "tree.index.lock"     # ours alone: "tree" is locked
+    lock.unlink(missing_ok=True)
+    output(["git", "read-tree", "--reset", "-u", tree], cwd=src, env=env)
+    changed = output(["git", "diff-files", "--name-only"], cwd=src, env=env)
+    if changed:
+        output(["git", "checkout-index", "-f", "-a"], cwd=src, env=env)
+    return src
+
+
+def configure(arch, src, flavor):
+    """Write .config from tinyconfig and the fragments, and verify it."""
+    obj = src / f"obj-{arch.name}-{flavor}"
+    obj.mkdir(exist_ok=True)
+    env = environment(arch)
+    paths = fragments(arch, flavor)
+    want = wanted(paths)
+    before = (obj / ".config").read_text() if (obj / ".config").exists() else ""
+    log = build_dir() / "logs" / f"config-{arch.name}-{flavor}.log"
+    say(f"configuring ({arch.name}, {flavor})")
+    command(make(src, obj) + ["tinyconfig"], log, "tinyconfig", env=env)
+    with open(obj / ".config", "a", encoding="ascii") as f:
+        f.write("".join(f"{k}={v}\n" for k, v in want.items()))
+    command(make(src, obj) + ["olddefconfig"], log, "olddefconfig", env=env)
+    lost = missing(want, obj / ".config")
+    if lost:
+        where = ", ".join(p.name for p in paths)
+        raise Failure(f"{arch.name} {flavor}: the kernel does not take {lost[0]}"
+                      f"{f' and {len(lost) - 1} more' if lost[1:] else ''}: "
+                      f"see what it depends on, or correct it ({where})")
+    if (obj / ".config").read_text() == before:
+        write_file(obj / ".config", before)
+    return obj
