@@ -12,6 +12,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import source
 from harness.arches import Arch
 from harness.common import (ROOT, Failure, build_dir, cache_dir, command, key_of,
                             locked, need, new_dir, output, say, write_file)
@@ -56,7 +57,8 @@ class Kernel:
 
 def git(*args, env=None):
     """Output of git in the work tree."""
-    return output(["git", "-C", build_dir() / "linux", *args], env=env).strip()
+    return output(["git", "-C", build_dir() / "linux", *args],
+                  env=env or source.git_env()).strip()
 
 
 def tree_of(rev):
@@ -192,7 +194,7 @@ def checkout(tree):
     src.mkdir(parents=True, exist_ok=True)
     linux = build_dir() / "linux"
     gitdir = output(["git", "-C", linux, "rev-parse", "--absolute-git-dir"]).strip()
-    env = dict(os.environ, GIT_DIR=gitdir, GIT_WORK_TREE=str(src),
+    env = dict(source.git_env(), GIT_DIR=gitdir, GIT_WORK_TREE=str(src),
                GIT_INDEX_FILE=str(build_dir() / "tree.index"))
     lock = build_dir() / "tree.index.lock"     # ours alone: "tree" is locked
     lock.unlink(missing_ok=True)

@@ -1,0 +1,40 @@
+"""python3 -m harness STEP; options are environment variables, as make passes them."""
+
+import importlib
+import signal
+import sys
+
+from harness import install
+from harness.common import Failure, fail
+
+# step -> module and function; tables of tools that it needs
+STEPS = {
+    "apply": ("series", "step_apply", ()),
+    "export": ("series", "step_export", ()),
+    "check": ("check", "step_check", (install.BUILD, install.CHECK)),
+    "run": ("measure", "step_run", (install.BUILD, install.RUN)),
+    "test": ("test", "step_test", (install.BUILD,)),
+    "shell": ("guest", "step_shell", (install.BUILD,)),
+    "guest": ("guest", "step_guest", (install.BUILD,)),
+    "mutants": ("mutants", "step_mutants", (install.BUILD,)),
+}
+APPLY = {k: install.BUILD[k] for k in
+         ("git", "xz", "/usr/share/keyrings/debian-archive-keyring.gpg")}
+
+
+def main(args):
+    """Run one step; the exit code tells the verdict (common.EXIT_CODES)."""
+    try:
+        if len(args) != 1 or args[0] not in STEPS:
+            raise Failure(f"no such step: {' '.join(args)}: there is {', '.join(STEPS)}")
+        name, function, tools = STEPS[args[0]]
+        install.ensure(*(tools or (APPLY,)))
+        return getattr(importlib.import_module(f"harness.{name}"), function)()
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except (Failure, OSError) as e:
+        return fail(e)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
