@@ -1,0 +1,514 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * numa01, numa01_THREAD_ALLOC, numa02 and numa02_SMT: do NUMA balancing and
+ * the scheduler bring tasks and their THP together, and what does it cost?
+ *
+ * All memory starts on one node.  Threads then write it over and over, free to
+ * run anywhere, while this process looks a few times a second where the pages
+ * are and where the threads ran.  README.md says what is the same as in
+ * autonuma-benchmark and what is not.
+ *
+ * Prints one line of JSON, or one line on stderr and exits with 1.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "../lib/mem.h"
+
+#define PROCESSES	2
+#define THREADS		64	/* of one process */
+#define NODES		8
+#define SAMPLES		4096
+#define CONVERGED	0.9
+
+static const struct workload {
+	const char *name;
+	int processes;
+	int divide;		/* threads of a process: CPUs / divide */
+	bool private;		/* a thread writes its own slice only */
+	bool by_threads;	/* first touch by every thread, else by the main one */
+	long mib;		/* of one process */
+	long passes;
+} workloads[] = {
+	{ "numa01",              2, 2, false, true,  128, 48 },
+	{ "numa01_THREAD_ALLOC", 2, 2, true,  true,  128, 96 },
+	{ "numa02",              1, 1, true,  false, 256, 96 },
+	{ "numa02_SMT",          1, 2, true,  false, 256, 96 },
+};
+
+struct thread {
+	int id;
+	char *area;		/* what it writes */
+	size_t size;
+	atomic_uint done[NODES];	/* THP written while it ran on each node */
+	atomic_int node;
+	long passes;
+	unsigned char value;	/* what the last pass wrote */
+};
+
+struct process {
+	int pid;
+	char *area;
+	size_t anon_huge;	/* at the end */
+	size_t pages[NODES];	/* base pages at the end */
+	struct thread thread[THREADS];
+};
+
+/* Between the processes. */
+static struct shared {
+	pthread_barrier_t placed, go;
+	atomic_int finished;	/* threads */
+	struct process process[PROCESSES];
+} *shared;
+
+/* How this run was asked for. */
+static struct {
+	const struct workload *w;
+	int threads;		/* of a process */
+	int nodes;
+	int start;
+	size_t size;		/* of a process */
+	long passes;
+	double seconds;		/* time box instead of passes, when above 0 */
+	long warm;
+	long slice_ms;
+	double began;
+} run;
+
+static struct sample {
+	double time;
+	double share[PROCESSES];
+	double all;
+	size_t thp[PROCESSES][NODES];
+} samples[SAMPLES];
+
+static size_t thp;
+
+static int this_node(void)
+{
+	unsigned int node;
+
+	if (getcpu(NULL, &node))
+		die("getcpu: %s", strerror(errno));
+	return node < NODES ? node : 0;
+}
+
+/*
+ * memset() in 16-byte stores: an emulated guest takes string instructions
+ * byte by byte.
+ */
+typedef unsigned char block __attribute__((vector_size(16), may_alias));
+
+static void fill(char *area, size_t size, unsigned char value)
+{
+	block *p = (block *)area, *end = (block *)(area + size);
+	block v = (block){ 0 } + value;
+
+	for (; p < end; p++) {
+		*p = v;
+		asm volatile("" ::: "memory");
+	}
+}
+
+static void one_pass(struct thread *t, unsigned char value)
+{
+	for (size_t at = 0; at < t->size; at += thp) {
+		int node = this_node();
+
+		atomic_store_explicit(&t->node, node, memory_order_relaxed);
+		fill(t->area + at, thp, value);
+		atomic_fetch_add_explicit(&t->done[node], 1, memory_order_relaxed);
+	}
+	t->value = value;
+}
+
+/* Everything of this process to the start node, and written @warm times. */
+static void place(struct process *p)
+{
+	mem_bind_thread(run.start);
+	for (long i = 0; i < run.warm; i++)
+		fill(p->area, run.size, 0);
+	mem_bind_thread(-1);
+}
+
+static void *thread_main(void *arg)
+{
+	struct thread *t = arg;
+	struct process *p = (void *)((char *)(t - t->id) - offsetof(struct process, thread));
+	double began;
+
+	if (run.w->by_threads)
+		place(p);
+	pthread_barrier_wait(&shared->placed);
+	pthread_barrier_wait(&shared->go);
+	began = mem_seconds();
+	while (run.seconds > 0 ? mem_seconds() - began < run.seconds
+			       : t->passes < run.passes)
+		one_pass(t, 1 + t->passes++ % 255);
+	atomic_fetch_add(&shared->finished, 1);
+	return NULL;
+}
+
+/* Each byte looked at must be what a thread that writes there wrote last. */
+static void check_data(const struct process *p)
+{
+	for (size_t at = 0; at < run.size; at += 64) {
+		bool ok = false;
+
+		for (int i = 0; i < run.threads && !ok; i++) {
+			const struct thread *t = &p->thread[i];
+			size_t first = t->area - p->area;
+
+			ok = at >= first && at < first + t->size &&
+			     (unsigned char)p->area[at] == t->value;
+		}
+		if (!ok)
+			die("data lost at offset %zu: %d", at, p->area[at]);
+	}
+}
+
+static void count_pages(struct process *p)
+{
+	size_t n = run.size / mem_base_size();
+	void **addr = calloc(n, sizeof(*addr));
+	int *node = calloc(n, sizeof(*node));
+
+	if (!addr || !node)
+		die("out of memory");
+	for (size_t i = 0; i < n; i++)
+		addr[i] = p->area + i * mem_base_size();
+	mem_nodes(0, addr, node, n);
+	for (size_t i = 0; i < n; i++)
+		if (node[i] >= 0 && node[i] < NODES)
+			p->pages[node[i]]++;
+	free(addr);
+	free(node);
+}
+
+static void process_main(struct process *p)
+{
+	pthread_t id[THREADS];
+	size_t slice = run.size / run.threads;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	p->area = mem_map_thp(run.size);
+	if (!run.w->by_threads)
+		place(p);
+	for (int i = 0; i < run.threads; i++) {
+		struct thread *t = &p->thread[i];
+
+		t->id = i;
+		t->area = p->area + (run.w->private ? i * slice : 0);
+		t->size = run.w->private ? slice : run.size;
+		errno = pthread_create(&id[i], NULL, thread_main, t);
+		if (errno)
+			die("pthread_create: %s", strerror(errno));
+	}
+	for (int i = 0; i < run.threads; i++)
+		pthread_join(id[i], NULL);
+	p->anon_huge = mem_smaps(0, "AnonHugePages");
+	count_pages(p);
+	check_data(p);
+	exit(0);
+}
+
+/* Nothing is timed before all memory is whole THP on the start node. */
+static void check_placed(void)
+{
+	for (int i = 0; i < run.w->processes; i++) {
+		struct process *p = &shared->process[i];
+		size_t huge = mem_smaps(p->pid, "AnonHugePages");
+
+		if (huge < run.size)
+			die("%zu of %zu MiB are THP: is node %d large enough?",
+			    huge >> 20, run.size >> 20, run.start);
+		for (size_t at = 0; at < run.size; at += thp) {
+			void *addr = p->area + at;
+			int node;
+
+			mem_nodes(p->pid, &addr, &node, 1);
+			if (node != run.start)
+				die("the memory did not start on node %d", run.start);
+		}
+	}
+}
+
+/*
+ * Share of the pages that a thread writes that are on its node; where it ran
+ * on several in this slice of time, weighted by what it wrote on each.
+ */
+static double local_share(struct thread *t, const int *node, unsigned int *seen)
+{
+	size_t n = t->size / thp, on[NODES] = { 0 };
+	double wrote = 0, local = 0;
+
+	for (size_t i = 0; i < n; i++)
+		if (node[i] >= 0 && node[i] < NODES)
+			on[node[i]]++;
+	for (int k = 0; k < NODES; k++) {
+		unsigned int now = atomic_load(&t->done[k]);
+
+		wrote += now - seen[k];
+		local += (double)(now - seen[k]) * on[k] / n;
+		seen[k] = now;
+	}
+	return wrote ? local / wrote : (double)on[atomic_load(&t->node)] / n;
+}
+
+static void take(struct sample *s)
+{
+	static unsigned int seen[PROCESSES][THREADS][NODES];
+	size_t n = run.size / thp;
+	void *addr[n];
+	int node[n];
+
+	for (int i = 0; i < run.w->processes; i++) {
+		struct process *p = &shared->process[i];
+
+		for (size_t j = 0; j < n; j++)
+			addr[j] = p->area + j * thp;
+		mem_nodes(p->pid, addr, node, n);
+		for (size_t j = 0; j < n; j++)
+			if (node[j] >= 0 && node[j] < NODES)
+				s->thp[i][node[j]]++;
+		for (int j = 0; j < run.threads; j++) {
+			struct thread *t = &p->thread[j];
+
+			s->share[i] += local_share(t, node + (t->area - p->area) / thp,
+						   seen[i][j]) / run.threads;
+		}
+		s->all += s->share[i] / run.w->processes;
+	}
+	s->time = mem_seconds() - run.began;
+}
+
+/* Samples until the first thread has finished; how many. */
+static size_t watch(void)
+{
+	struct timespec next;
+	size_t n = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &next);
+	while (n < SAMPLES) {
+		next.tv_nsec += run.slice_ms * 1000000;
+		next.tv_sec += next.tv_nsec / 1000000000;
+		next.tv_nsec %= 1000000000;
+		while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &next, NULL) == EINTR)
+			;
+		if (atomic_load(&shared->finished))
+			break;
+		take(&samples[n++]);
+	}
+	return n;
+}
+
+/* The first sample from which on the share stays at 90 %; -1: none. */
+static double converged(size_t n)
+{
+	size_t first = n;
+
+	while (first && samples[first - 1].all >= CONVERGED)
+		first--;
+	return first < n ? samples[first].time : -1;
+}
+
+static void child_ended(int sig)
+{
+	int status;
+
+	(void)sig;
+	while (waitpid(-1, &status, WNOHANG) > 0)
+		if (!WIFEXITED(status) || WEXITSTATUS(status))
+			_exit(1);	/* it has said why; takes the others along */
+}
+
+static void barrier(pthread_barrier_t *b, int n)
+{
+	pthread_barrierattr_t a;
+
+	pthread_barrierattr_init(&a);
+	pthread_barrierattr_setpshared(&a, PTHREAD_PROCESS_SHARED);
+	pthread_barrier_init(b, &a, n);
+}
+
+static void print_nodes(const size_t *v, double scale)
+{
+	for (int k = 0; k < run.nodes; k++)
+		printf("%s%g", k ? ", " : "[", v[k] * scale);
+	putchar(']');
+}
+
+static void print(size_t n, double init, double seconds,
+		  const struct mem_counter *from, const struct mem_counter *to)
+{
+	double when = converged(n), mean = 0, mib = 1.0 / (1 << 20);
+	size_t huge = 0;
+	long long written = 0;
+
+	for (int i = 0; i < run.w->processes; i++) {
+		huge += shared->process[i].anon_huge;
+		for (int j = 0; j < run.threads; j++)
+			for (int k = 0; k < NODES; k++)
+				written += shared->process[i].thread[j].done[k];
+	}
+	for (size_t i = 0; i < n; i++)
+		mean += samples[i].all / n;
+	printf("{\"test\": \"%s\", \"processes\": %d, \"threads\": %d, \"mib\": %zu, "
+	       "\"start_node\": %d, \"warm_up\": %ld, \"written_mib\": %lld, "
+	       "\"init_seconds\": %.3f, \"seconds\": %.3f, ",
+	       run.w->name, run.w->processes, run.threads, run.size >> 20,
+	       run.start, run.warm, written * (long long)(thp >> 20), init, seconds);
+	printf("\"anon_huge_mib\": %g, ", huge * mib);
+	printf("\"share_end\": %.4f, \"share_mean\": %.4f, \"converged\": ",
+	       n ? samples[n - 1].all : 0, mean);
+	if (when < 0)
+		printf("null");
+	else
+		printf("%.3f", when);
+	printf(", \"end_mib\": [");
+	for (int i = 0; i < run.w->processes; i++) {
+		printf("%s", i ? ", " : "");
+		print_nodes(shared->process[i].pages, mem_base_size() * mib);
+	}
+	printf("], \"vmstat\": ");
+	mem_print_delta(from, to);
+	printf(", \"samples\": [");
+	for (size_t i = 0; i < n; i++) {
+		struct sample *s = &samples[i];
+
+		printf("%s{\"t\": %.3f, \"share\": %.4f, \"of\": [", i ? ", " : "",
+		       s->time, s->all);
+		for (int j = 0; j < run.w->processes; j++)
+			printf("%s%.4f", j ? ", " : "", s->share[j]);
+		printf("], \"mib\": [");
+		for (int j = 0; j < run.w->processes; j++) {
+			printf("%s", j ? ", " : "");
+			print_nodes(s->thp[j], thp * mib);
+		}
+		printf("]}");
+	}
+	puts("]}");
+}
+
+static int usage(void)
+{
+	fputs("autonuma WORKLOAD [-s start node] [-m MiB of a process] [-p passes | -t seconds]\n"
+	      "         [-u warm-up passes] [-i ms between samples]\nWORKLOAD:", stderr);
+	for (size_t i = 0; i < sizeof(workloads) / sizeof(*workloads); i++)
+		fprintf(stderr, " %s", workloads[i].name);
+	fputc('\n', stderr);
+	return 2;
+}
+
+static bool parse(int argc, char **argv)
+{
+	long mib;
+	int c;
+
+	for (size_t i = 0; i < sizeof(workloads) / sizeof(*workloads); i++)
+		if (argc > 1 && !strcmp(argv[1], workloads[i].name))
+			run.w = &workloads[i];
+	if (!run.w)
+		return false;
+	mib = run.w->mib;
+	run.passes = run.w->passes;
+	run.warm = 1;
+	run.slice_ms = 200;
+	optind = 2;
+	while ((c = getopt(argc, argv, "s:m:p:t:u:i:")) != -1) {
+		switch (c) {
+		case 's': run.start = mem_number("-s", optarg, 0); break;
+		case 'm': mib = mem_number("-m", optarg, 1); break;
+		case 'p': run.passes = mem_number("-p", optarg, 1); break;
+		case 't': run.seconds = mem_number("-t", optarg, 1); break;
+		case 'u': run.warm = mem_number("-u", optarg, 1); break;
+		case 'i': run.slice_ms = mem_number("-i", optarg, 10); break;
+		default: return false;
+		}
+	}
+	run.size = (size_t)mib << 20;
+	return optind == argc;
+}
+
+static void look_around(void)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	char path[64];
+
+	for (run.nodes = 0; run.nodes < NODES; run.nodes++) {
+		snprintf(path, sizeof(path), "/sys/devices/system/node/node%d", run.nodes);
+		if (access(path, F_OK))
+			break;
+	}
+	run.threads = cpus / run.w->divide;
+	thp = mem_thp_size();
+	if (run.nodes < 2 || cpus < 2 * run.nodes)
+		die("%d nodes, %ld CPUs: need two nodes and two CPUs a node", run.nodes, cpus);
+	if (run.start >= run.nodes)
+		die("start node %d: there are %d nodes", run.start, run.nodes);
+	if (run.threads > THREADS)
+		die("%d threads: at most %d", run.threads, THREADS);
+	if (run.size % (thp * run.threads))
+		die("%zu MiB are not a whole number of THP for each of %d threads",
+		    run.size >> 20, run.threads);
+}
+
+int main(int argc, char **argv)
+{
+	struct mem_counter before[MEM_COUNTERS], after[MEM_COUNTERS];
+	double start, end;
+	size_t n;
+	int all;
+
+	if (!parse(argc, argv))
+		return usage();
+	look_around();
+	all = run.w->processes * run.threads;
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE,
+		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (shared == MAP_FAILED)
+		die("mmap: %s", strerror(errno));
+	barrier(&shared->placed, all + 1);
+	barrier(&shared->go, all + 1);
+	signal(SIGCHLD, child_ended);
+
+	start = mem_seconds();
+	for (int i = 0; i < run.w->processes; i++) {
+		int pid = fork();
+
+		if (pid < 0)
+			die("fork: %s", strerror(errno));
+		if (!pid)
+			process_main(&shared->process[i]);
+		shared->process[i].pid = pid;
+	}
+	pthread_barrier_wait(&shared->placed);
+	check_placed();
+	mem_vmstat(before);
+	run.began = mem_seconds();
+	pthread_barrier_wait(&shared->go);
+	n = watch();
+	while (atomic_load(&shared->finished) < all)
+		usleep(10000);
+	end = mem_seconds();
+	mem_vmstat(after);
+	signal(SIGCHLD, SIG_DFL);
+	for (int status; wait(&status) > 0;)
+		if (!WIFEXITED(status) || WEXITSTATUS(status))
+			return 1;
+	print(n, run.began - start, end - run.began, before, after);
+	return 0;
+}
