@@ -43,10 +43,10 @@ static const struct workload {
 	long mib;		/* of one process */
 	long passes;
 } workloads[] = {
-	{ "numa01",              2, 2, false, true,  128, 48 },
-	{ "numa01_THREAD_ALLOC", 2, 2, true,  true,  128, 96 },
-	{ "numa02",              1, 1, true,  false, 256, 96 },
-	{ "numa02_SMT",          1, 2, true,  false, 256, 96 },
+	{ "numa01",              2, 2, false, true,  128, 32 },
+	{ "numa01_THREAD_ALLOC", 2, 2, true,  true,  128, 64 },
+	{ "numa02",              1, 1, true,  false, 256, 64 },
+	{ "numa02_SMT",          1, 2, true,  false, 256, 64 },
 };
 
 struct thread {

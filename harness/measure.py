@@ -1,0 +1,188 @@
+"""`make run`: base and patched kernel side by side in a guest.
+
+Data goes: programs of bench/ -> guests -> records (dicts, as bench/*/README.md
+says) -> compare -> report.  A record that a guest did not deliver is missing
+from the results and fails the run.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+
+from harness import arches, machine, report, rootfs, series
+from harness import kernel as kernels
+from harness.common import (EXIT_CODES, NOT_RUN, ROOT, build_dir, command, key_of,
+                            locked, new_dir, new_results, say, write_file)
+
+WORKLOADS = ("numa01", "numa01_THREAD_ALLOC", "numa02", "numa02_SMT")
+KERNELS = ("base", "patched")
+BOOTS = 5           # of each kernel; a boot runs every workload once
+
+# The scanner's rates.  A run of seconds must see many scans; smaller steps
+# (default 256 MB) are what lets the period go below 100 ms (task_scan_min()).
+SYSCTLS = {
+    "kernel.numa_balancing": 1,
+    "kernel.numa_balancing_scan_delay_ms": 20,
+    "kernel.numa_balancing_scan_period_min_ms": 20,
+    "kernel.numa_balancing_scan_period_max_ms": 200,
+    "kernel.numa_balancing_scan_size_mb": 64,
+}
+# icount makes the guest's clock its own; this makes the date it starts at, too.
+FIXED_DATE = ("-rtc", "base=2026-01-01,clock=vm")
+
+
+def step_run():
+    """Measure both kernels, print the table, write results/<time>-run/."""
+    arch = arches.find(os.environ.get("ARCH") or arches.default().name)
+    trees = series.trees()
+    built = {name: kernels.build(arch, trees[name], what=f"{name} kernel")
+             for name in KERNELS}
+    share = rootfs.folder(programs(arch), "bench")
+    folder = new_results("run")
+    data = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "arch": arch.name, "host_cpus": kernels.jobs(), "sysctls": SYSCTLS,
+            "kernels": {n: {"tree": k.tree, "key": k.key} for n, k in built.items()},
+            "verdict": NOT_RUN}
+    save(folder, data)
+    for name, kernel in built.items():
+        write_file(folder / f"config-{name}", kernel.config.read_bytes())
+
+    data["guests"], data["cost"] = costs(built, share, folder)
+    guests, data["runs"] = autonuma(built, share, folder)
+    data["guests"] += guests
+    data["accel"] = guests[0]["accel"]
+    report.finish(data)
+    save(folder, data)
+    write_file(folder / "report.md", report.markdown(data))
+    report.plot(data, folder / "share.svg")
+    print("\n" + report.text(data))
+    print(f"\nresults: {folder}")
+    return EXIT_CODES[data["verdict"]]
+
+
+def save(folder, data):
+    """The results as JSON."""
+    write_file(folder / "results.json", json.dumps(data, indent=1) + "\n")
+
+
+def programs(arch):
+    """Folder with the programs of bench/, built for the guest."""
+    bench = ROOT / "bench"
+    sources = sorted(p for p in bench.rglob("*")
+                     if p.suffix in (".c", ".h") or p.name == "Makefile")
+    key = key_of("bench 1", arch.name, kernels.compiler(arch),
+                 *(p.read_bytes() for p in sources))
+    done = build_dir() / "bench" / key
+    if not done.exists():
+        with locked("bench"), new_dir(done) as tmp:
+            say(f"building the workloads ({arch.name})")
+            command(["make", "-C", bench, f"OUT={tmp}", f"CC={arch.cross()}gcc"],
+                    build_dir() / "logs" / "bench.log", "building the workloads",
+                    env=kernels.environment(arch))
+    return done
+
+
+def records(outcome):
+    """{task: record} of the tasks that delivered one.
+
+    A program prints its record as one line of JSON and nothing else on it.
+    """
+    found = {}
+    for name, done in outcome.done.items():
+        for line in done.lines:
+            if done.code == 0 and line.startswith('{"test"'):
+                try:
+                    found[name] = json.loads(line)
+                except ValueError:
+                    pass
+    return found
+
+
+def complaint(outcome):
+    """Why a guest did not deliver all its records, in one line; '' if it did."""
+    if outcome.verdict != "pass":
+        return outcome.why
+    have = records(outcome)
+    for name, done in outcome.done.items():
+        if name not in have:
+            said = [s for s in done.lines if s.strip() and not s.startswith("{")]
+            return f"{name}: {said[-1] if said else f'exit code {done.code}'}"
+    return ""
+
+
+def guest_record(kernel, what, outcome):
+    """What the results say about a guest."""
+    why = complaint(outcome)
+    verdict = outcome.verdict if outcome.verdict != "pass" or not why else "fail"
+    if why:
+        say(f"  {verdict}: {why} (see {outcome.folder})")
+    return {"kernel": kernel, "what": what, "verdict": verdict, "why": why,
+            "accel": outcome.accel, "seconds": round(outcome.seconds, 1),
+            "folder": Path(outcome.folder).name}
+
+
+def setup(sysctls):
+    """Shell commands that set the sysctls and record what they are then."""
+    lines = [f"sysctl -w {k}={v} >/dev/null" for k, v in sysctls.items()]
+    names = " ".join(sysctls)
+    return "\n".join(lines + [f"sysctl {names} > /results/sysctls"])
+
+
+def costs(built, share, folder):
+    """Instructions of one migration: guests and {kernel: record}."""
+    guests, found = [], {}
+    # Fast scans only shorten the wait for the fault.
+    job = machine.Job((machine.Task("thp_cost", "./thp_cost.run"),), where="/bench",
+                      setup=setup(SYSCTLS), heartbeat=False)
+    for name in KERNELS:
+        say(f"cost of one migration: {name}")
+        kernel = built[name]
+        m = machine.Machine(kernel.arch, machine.TOPOLOGIES["one-cpu"], icount=True,
+                            boot="norandmaps", silence=180, options=FIXED_DATE)
+        out = machine.run(m, kernel, rootfs.basic(kernel) + [share], job,
+                          folder / f"cost-{name}")
+        guests.append(guest_record(name, "cost", out))
+        found.update({name: r for r in records(out).values()})
+    return guests, found
+
+
+def order(boots):
+    """(kernel, boot number) of each guest: base and patched by turns, ABBA."""
+    for boot in range(boots):
+        for name in KERNELS if boot % 2 == 0 else reversed(KERNELS):
+            yield name, boot
+
+
+def autonuma(built, share, folder):
+    """The workloads on both kernels: guests and records.
+
+    The memory starts on node 0 in even boots and on node 1 in odd ones.
+    """
+    guests, runs = [], []
+    plan = list(order(BOOTS))
+    for number, (name, boot) in enumerate(plan, 1):
+        start = boot % 2
+        say(f"guest {number} of {len(plan)}: {name} kernel, memory starts on node {start}")
+        tasks = tuple(machine.Task(w, f"./autonuma.run {w} -s {start}", 180)
+                      for w in WORKLOADS)
+        job = machine.Job(tasks, where="/bench", setup=setup(SYSCTLS))
+        kernel = built[name]
+        out = machine.run(machine.Machine(kernel.arch, timeout=900), kernel,
+                          rootfs.basic(kernel) + [share], job,
+                          folder / f"{boot + 1}-{name}", progress)
+        guests.append(guest_record(name, f"autonuma {boot + 1}", out))
+        for record in records(out).values():
+            runs.append({"kernel": name, "boot": boot + 1, **record})
+    return guests, runs
+
+
+def progress(_task, line):
+    """One line to the user for a record that came in."""
+    try:
+        r = json.loads(line) if line.startswith('{"test"') else {}
+    except ValueError:
+        return
+    if "share_end" in r:
+        say(f"  {r['test']:<20} {r['seconds']:5.1f} s, "
+            f"{100 * r['share_end']:3.0f} % of the pages on the node of their user")

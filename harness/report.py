@@ -1,0 +1,353 @@
+"""What `make run` says about its records: summary, checks, verdict, table, plot.
+
+`finish(data)` adds "summary", "over_time", "cost_summary", "checks" and
+"verdict" to the results; text() and markdown() print the same rows.
+"""
+
+from harness import compare
+
+# A THP has this many base pages on every architecture with 4K pages and 2M THP.
+NR = 512
+# Share of pages on the node of their user, at these seconds after the start.
+TIMES = (0.4, 0.8, 1.2, 1.6, 2, 3, 4, 5, 6, 8)
+# All workloads together may call a kernel worse by chance this often.
+ALPHA = 0.05
+
+
+def _vm(name):
+    return lambda r: r["vmstat"].get(name) or 0
+
+
+def time_to_converge(record):
+    """Seconds; the length of the run where the share did not get to 90 % and stay."""
+    return record["seconds"] if record["converged"] is None else record["converged"]
+
+
+# key, title, digits after the point, value of a record
+FIGURES = (
+    ("seconds", "seconds", 2, lambda r: r["seconds"]),
+    ("share_end", "on the node of their user at the end, %", 1,
+     lambda r: 100 * r["share_end"]),
+    ("share_mean", "on the node of their user, whole run, %", 1,
+     lambda r: 100 * r["share_mean"]),
+    ("converged", "time to converge, s", 2, time_to_converge),
+    ("hint_faults", "hint faults", 0, _vm("numa_hint_faults")),
+    ("pages_migrated", "pages migrated", 0, _vm("numa_pages_migrated")),
+    ("thp_whole", "THP migrated whole", 1, _vm("thp_migration_success")),
+    ("thp_split", "THP split", 1, _vm("thp_split_page")),
+)
+
+
+def workloads(data):
+    """Names of the workloads in the order of their first record."""
+    return list(dict.fromkeys(r["test"] for r in data["runs"]))
+
+
+def records(data, workload, kernel):
+    """Records of a workload on a kernel."""
+    return [r for r in data["runs"] if (r["test"], r["kernel"]) == (workload, kernel)]
+
+
+def summarise(data):
+    """One row per workload and figure."""
+    rows = []
+    for workload in workloads(data):
+        runs = {k: records(data, workload, k) for k in ("base", "patched")}
+        for key, title, digits, value in FIGURES:
+            base, patched = ([value(r) for r in runs[k]] for k in ("base", "patched"))
+            rows.append({"workload": workload, "figure": key, "title": title,
+                         "digits": digits, "base": vars(compare.summary(base)),
+                         "patched": vars(compare.summary(patched)),
+                         "ratio": compare.ratio(base, patched),
+                         "p": compare.differs(base, patched)})
+        rows.append({"workload": workload, "figure": "runs_converged",
+                     "title": "runs that converged", "digits": 0, **{
+                         k: f"{sum(r['converged'] is not None for r in runs[k])}"
+                            f" of {len(runs[k])}" for k in runs},
+                     "ratio": None, "p": None})
+    return rows
+
+
+def share_at(record, seconds):
+    """Share of the last sample up to a time; None before the first."""
+    found = [s["share"] for s in record["samples"] if s["t"] <= seconds]
+    return found[-1] if found else None
+
+
+def over_time(data):
+    """Mean share of pages on the node of their user, by workload, kernel and time."""
+    rows = []
+    for workload in workloads(data):
+        for kernel in ("base", "patched"):
+            runs = records(data, workload, kernel)
+            shares = []
+            for t in TIMES:
+                at = [s for s in (share_at(r, t) for r in runs) if s is not None]
+                shares.append(sum(at) / len(at) if at else None)
+            rows.append({"workload": workload, "kernel": kernel, "share": shares})
+    return rows
+
+
+def cost_summary(data):
+    """Instructions of one migration: median, and what of it is above the copy.
+
+    The copy is one instruction for each 8 bytes (bench/cost/README.md).
+    """
+    rows = {}
+    for kernel, r in data["cost"].items():
+        copy = r["thp_bytes"] // 8
+        rows[kernel] = {"n": len(r["values"]), "min": r["min"], "median": r["median"],
+                        "copy": copy, "above_copy": r["median"] - copy}
+    if {"base", "patched"} <= rows.keys():
+        for key in ("median", "above_copy"):
+            rows[f"ratio_{key}"] = rows["patched"][key] / rows["base"][key]
+    return rows
+
+
+def finish(data):
+    """Add to the results all that follows from the records."""
+    data["summary"] = summarise(data)
+    data["over_time"] = over_time(data)
+    data["cost_summary"] = cost_summary(data)
+    data["checks"] = checks(data)
+    data["verdict"] = verdict(data)
+
+
+def verdict(data):
+    """The gravest of the guests, else fail where a check does not hold, else pass."""
+    seen = {g["verdict"] for g in data["guests"]}
+    for grave in ("crash", "timeout", "lost", "infra", "fail"):
+        if grave in seen:
+            return grave
+    return "pass" if all(c["ok"] for c in data["checks"]) else "fail"
+
+
+def checks(data):
+    """What must hold of the two kernels: list of what, ok, why."""
+    found = [_base_is_ad_hoc(data), _counters_agree(data), _no_split(data),
+             _stays_whole(data)]
+    found += [_no_later(data, w) for w in workloads(data)]
+    return found + [_cost_no_higher(data)]
+
+
+def _check(what, wrong):
+    return {"what": what, "ok": not wrong, "why": wrong}
+
+
+def _of(data, kernel):
+    return [r for r in data["runs"] if r["kernel"] == kernel]
+
+
+def _wrong(runs, complain):
+    """The first complaint about a record, with the record's name; '' if none."""
+    if not runs:
+        return "no records"
+    for r in runs:
+        why = complain(r["vmstat"], r)
+        if why:
+            return f"{r['test']}, boot {r['boot']}: {why}"
+    return ""
+
+
+def _base_is_ad_hoc(data):
+    def complain(vm, _):
+        if not vm["numa_pages_migrated"]:
+            return "no page was migrated"
+        n = vm["thp_migration_success"]
+        return f"thp_migration_success is {n}" if n else ""
+    return _check("base: pages are migrated, none counted as THP",
+                  _wrong(_of(data, "base"), complain))
+
+
+def _counters_agree(data):
+    """A stack or heap page may be migrated by itself: less than one THP's worth of them."""
+    def complain(vm, _):
+        pages, whole = vm["numa_pages_migrated"], vm["thp_migration_success"]
+        if not whole:
+            return "no THP was migrated"
+        if not 0 <= pages - whole * NR < NR:
+            return f"numa_pages_migrated is {pages}, THP account for {whole * NR}"
+        return ""
+    return _check("patched: numa_pages_migrated agrees with thp_migration_success",
+                  _wrong(_of(data, "patched"), complain))
+
+
+def _no_split(data):
+    def complain(vm, _):
+        bad = [f"{k} is {vm[k]}" for k in ("thp_split_page", "thp_split_pmd",
+                                           "thp_migration_split") if vm.get(k)]
+        return ", ".join(bad)
+    return _check("patched: no THP is split", _wrong(_of(data, "patched"), complain))
+
+
+def _stays_whole(data):
+    def complain(_, r):
+        mib = r["mib"] * r["processes"]
+        return "" if r["anon_huge_mib"] >= mib else \
+            f"{r['anon_huge_mib']:.0f} of {mib} MiB are THP at the end"
+    return _check("patched: all memory is whole THP at the end",
+                  _wrong(_of(data, "patched"), complain))
+
+
+def _no_later(data, workload):
+    """Welch, one-sided; the level is shared out among the workloads (Bonferroni)."""
+    base, patched = ([time_to_converge(r) for r in records(data, workload, k)]
+                     for k in ("base", "patched"))
+    p = compare.greater(base, patched)
+    level = ALPHA / len(workloads(data))
+    wrong = "too few records" if p is None else \
+        f"later than on the base (p = {p:.4f}, level {level})" if p < level else ""
+    return _check(f"{workload}: placement converges no later", wrong)
+
+
+def _cost_no_higher(data):
+    cost = data["cost_summary"]
+    wrong = "no measurement of both kernels"
+    if "ratio_above_copy" in cost:
+        base, patched = (cost[k]["above_copy"] for k in ("base", "patched"))
+        wrong = "" if patched <= base else f"{patched:,} against {base:,} instructions"
+    return _check("cost above the copy is no higher than the base's", wrong)
+
+
+# Output ---------------------------------------------------------------------
+
+def number(value, digits=0):
+    """'1,234.5', or '-' for None."""
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def _cell(s, digits):
+    """Mean and half of its confidence interval."""
+    if isinstance(s, str):
+        return s
+    if s["ci"] is None:
+        return number(s["mean"], digits)
+    return f"{number(s['mean'], digits)} ± {number(s['ci'], digits)}"
+
+
+def _p(p):
+    return "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def result_rows(data):
+    """Cells of the main table; the workload's name in its first row only."""
+    last = None
+    for r in data["summary"]:
+        name = r["workload"] if r["workload"] != last else ""
+        last = r["workload"]
+        yield (name, r["title"], _cell(r["base"], r["digits"]),
+               _cell(r["patched"], r["digits"]),
+               "" if r["ratio"] is None else f"{r['ratio']:.2f}", _p(r["p"]))
+
+
+def time_rows(data):
+    """Cells of the table of shares over time, in percent."""
+    for r in data["over_time"]:
+        name = r["workload"] if r["kernel"] == "base" else ""
+        yield (name, r["kernel"], *(number(None if s is None else 100 * s)
+                                    for s in r["share"]))
+
+
+def cost_rows(data):
+    """Cells of the table of instructions."""
+    cost = data["cost_summary"]
+    base, patched = cost.get("base", {}), cost.get("patched", {})
+    for key, title in (("median", "instructions, median of 32"),
+                       ("min", "instructions, least"),
+                       ("above_copy", "above the copy, median")):
+        ratio = cost.get(f"ratio_{key}")
+        yield (title, number(base.get(key)), number(patched.get(key)),
+               "" if ratio is None else f"{ratio:.3f}")
+
+
+HEADS = (
+    ("", "", "base", "patched", "ratio", "p"),
+    ("share on the node of its user, %", "at s", *(f"{t:g}" for t in TIMES)),
+    ("one THP migrated by a hint fault", "base", "patched", "ratio"),
+)
+
+
+def tables(data):
+    """(head, rows, number of columns that are text) of each table."""
+    return ((HEADS[0], list(result_rows(data)), 2),
+            (HEADS[1], list(time_rows(data)), 2),
+            (HEADS[2], list(cost_rows(data)), 1))
+
+
+def notes(data):
+    """What a reader must know of the numbers, in lines."""
+    n = max((r["boot"] for r in data["runs"]), default=0)
+    cpus = max((r["threads"] * r["processes"] for r in data["runs"]), default=0)
+    return [f"{data['arch']}, {data['accel']}, {cpus} vCPUs on {data['host_cpus']} host "
+            f"CPUs, {n} boots of each kernel by turns.",
+            "± is half of the 95 % confidence interval of the mean; p is Welch's t-test, "
+            "two-sided.",
+            "A run that did not converge counts with its length. Under emulation there is "
+            "no remote memory:",
+            "seconds show the cost of migration, not the gain of locality."]
+
+
+def check_lines(data):
+    """One line per check."""
+    return [f"{'ok  ' if c['ok'] else 'FAIL'} {c['what']}"
+            + (f": {c['why']}" if c["why"] else "") for c in data["checks"]]
+
+
+def layout(head, rows, left):
+    """Aligned lines; the first `left` columns are text, the rest numbers."""
+    widths = [max(len(r[i]) for r in [head, *rows]) for i in range(len(head))]
+
+    def line(row):
+        cells = [c.ljust(w) if i < left else c.rjust(w)
+                 for i, (c, w) in enumerate(zip(row, widths))]
+        return "  ".join(cells).rstrip()
+    top = line(head)
+    return [top, "-" * (sum(widths) + 2 * len(widths) - 2)] + [line(r) for r in rows]
+
+
+def text(data):
+    """The report for the terminal."""
+    out = []
+    for head, rows, left in tables(data):
+        out += layout(head, rows, left) + [""]
+    failed = [g for g in data["guests"] if g["verdict"] != "pass"]
+    out += notes(data) + [""] + check_lines(data)
+    out += [f"{g['verdict']} {g['kernel']} {g['what']}: {g['why']}" for g in failed]
+    return "\n".join(out + [f"verdict: {data['verdict']}"])
+
+
+def markdown(data):
+    """The same as Markdown."""
+    out = []
+    for head, rows, left in tables(data):
+        out += ["| " + " | ".join(head) + " |",
+                "|" + "|".join([" --- "] * left + [" ---: "] * (len(head) - left)) + "|"]
+        out += ["| " + " | ".join(r) + " |" for r in rows] + [""]
+    out += notes(data) + [""] + ["    " + s for s in check_lines(data)]
+    return "\n".join(out + ["", f"Verdict: {data['verdict']}", ""])
+
+
+def plot(data, path):
+    """Share on the node of its user over time, a panel for each workload, as SVG."""
+    names = workloads(data)
+    if not names:
+        return
+    import matplotlib               # pylint: disable=import-outside-toplevel
+    matplotlib.use("svg")
+    from matplotlib import pyplot   # pylint: disable=import-outside-toplevel
+    figure, axes = pyplot.subplots(1, len(names), figsize=(3.5 * len(names), 3),
+                                   sharey=True, squeeze=False)
+    for axis, name in zip(axes[0], names):
+        for kernel, color in (("base", "tab:gray"), ("patched", "tab:blue")):
+            for i, r in enumerate(records(data, name, kernel)):
+                axis.plot([s["t"] for s in r["samples"]],
+                          [100 * s["share"] for s in r["samples"]], color=color,
+                          linewidth=0.8, label=kernel if i == 0 else None)
+        axis.set_title(name, fontsize=9)
+        axis.set_xlabel("seconds")
+        axis.set_ylim(0, 102)
+    axes[0][0].set_ylabel("% on the node of its user")
+    axes[0][0].legend(loc="lower right", fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path)
+    pyplot.close(figure)
