@@ -117,6 +117,18 @@ class Outcome:
         except (OSError, KeyError, tarfile.TarError, AttributeError):
             return None
 
+    def extract(self):
+        """Write the guest's /results below the folder; only plain files are taken."""
+        try:
+            with tarfile.open(self.folder / "files.tar") as tar:
+                for member in tar:
+                    path = (self.folder / member.name).resolve()
+                    if member.isfile() and path.is_relative_to(self.folder / "results"):
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        path.write_bytes(tar.extractfile(member).read())
+        except tarfile.TarError:
+            pass        # a guest that went away early has sent half a file, or none
+
 
 def node_options(machine):
     """QEMU options for the CPUs, the memory and the nodes."""
@@ -265,7 +277,7 @@ def run(machine, kernel, initrds, job, folder, listener=None):
     folder: gets qemu, console, status, files.tar.  listener(task, line) is
     called as the lines of a task come in.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     need(machine.arch.qemu, machine.arch.qemu_package)
     accel = accelerator(machine, kernel, initrds)

@@ -1,0 +1,29 @@
+# Front door.  Each target is a step of the harness; variables are its options.
+
+PYTHON = /usr/bin/python3
+
+# Where to find and put things
+export LINUX BUILD RESULTS
+# What to run, and how
+export ARCH FLAVOR ONLY KERNEL CMD SHARE TIMEOUT ACCEL SLOW
+
+STEPS = run test shell guest apply export check mutants
+
+help:
+	@echo 'make run       base and patched kernels side by side in a two-node guest: one table'
+	@echo 'make test      harness tests, KUnit, kselftests  [ARCH=x] [FLAVOR=release|debug] [ONLY=test]'
+	@echo 'make shell     a shell in the guest              [KERNEL=base|patched] [SHARE=dir]'
+	@echo 'make guest     CMD="..." in the guest            [KERNEL=base|patched] [SHARE=dir] [TIMEOUT=s]'
+	@echo 'make apply     import the base, apply the series as branches of build/linux'
+	@echo 'make export    write the patches of these branches to series/'
+	@echo 'make check     patches: export, apply everywhere, build one by one, style, warnings'
+	@echo 'make mutants   put each bug back and see its test fail   [ONLY=mutant]'
+	@echo
+	@echo 'LINUX=dir      take the base from a git checkout, not from Debian'
+	@echo 'BUILD=dir      build folder (default: build)   RESULTS=dir (default: results)'
+	@echo 'ACCEL=tcg|kvm  instead of trying               SLOW=n  n times longer time limits'
+
+$(STEPS):
+	@$(PYTHON) -m harness $@
+
+.PHONY: help $(STEPS)

@@ -1,0 +1,285 @@
+"""make test: the harness' own tests, then KUnit and kselftests in guests.
+
+A guest is booted for each set of machine and boot arguments that the tests of
+the series ask for (tools/testing/selftests/mm/guests).  A program that takes
+the guest down does not take the rest with it: they get a new guest.
+"""
+
+import os
+import re
+import unittest
+from dataclasses import dataclass
+
+from harness import arches, kernel as kernels, install, ktap, machine, rootfs, series
+from harness.common import (EXIT_CODES, NOT_RUN, ROOT, Failure, new_results, reason,
+                            say, write_file)
+
+MM = "tools/testing/selftests/mm"
+KUNIT = "kunit"
+READ_KUNIT = "cat /sys/kernel/debug/kunit/*/results"
+CASE = re.compile(r"^TEST(?:_F)?(?:_TIMEOUT|_SIGNAL)?\(\s*(\w+)(?:\s*,\s*(\w+))?", re.M)
+PROGRAMS = re.compile(r"^TEST_(?:GEN_|CUSTOM_)?PROGS\s*[:+]?=\s*(.*)$", re.M)
+KCASE = re.compile(r"KUNIT_CASE(?:_PARAM)?\(\s*(\w+)")
+
+
+@dataclass(frozen=True)
+class Want:
+    """Where a test program wants to run."""
+
+    topology: str = "default"
+    boot: str = ""
+
+
+def wants(text):
+    """{program: Want} of a file `guests`: lines of `program: topology [boot arguments]`."""
+    found = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.split("#")[0].strip()
+        if not line:
+            continue
+        name, colon, rest = line.partition(":")
+        topology, _, boot = rest.strip().partition(" ")
+        if not colon or topology not in machine.TOPOLOGIES:
+            raise Failure(f"{MM}/guests:{number}: wants `program: topology [boot "
+                          f"arguments]`, topology one of {', '.join(machine.TOPOLOGIES)}")
+        found[name.strip()] = Want(topology, boot.strip())
+    return found
+
+
+def limit(folder):
+    """Seconds that a program may take: `timeout=` of settings, else kselftest's 45."""
+    path = folder / "settings"
+    found = re.search(r"^timeout=(\d+)", path.read_text(), re.M) if path.exists() else None
+    return int(found[1]) if found else 45
+
+
+def catalogue(tree):
+    """{program or suite: names of its cases}, read from the sources of a tree."""
+    found = {KUNIT: []}
+    try:
+        makefile = kernels.git("show", f"{tree}:{MM}/Makefile").replace("\\\n", " ")
+    except Failure as e:
+        raise Failure(f"the series has no kselftest target mm ({MM})") from e
+    programs = PROGRAMS.findall(makefile)
+    for name in " ".join(programs).split():
+        found[name] = []
+        if name.endswith(".sh"):
+            continue
+        text = kernels.git("show", f"{tree}:{MM}/{name}.c")
+        for first, second in CASE.findall(text):
+            found[name].append(f"{first}.{second}" if second else f"global.{first}")
+    try:
+        files = kernels.git("ls-tree", "--name-only", f"{tree}:mm/tests").splitlines()
+    except Failure:
+        files = []
+    for path in files:
+        if path.endswith("_kunit.c"):
+            found[KUNIT] += KCASE.findall(kernels.git("show", f"{tree}:mm/tests/{path}"))
+    return found
+
+
+def select(only, known):
+    """Programs to run for ONLY=, and whether a case is selected by it."""
+    if not only:
+        return list(known), lambda name: True
+    if only in known:
+        return [only], lambda name: True
+    programs = [p for p in known if only in p]
+    if programs:
+        return programs, lambda name: True
+    if "." in only and only.split(".", 1)[0] in known:
+        programs, case = [only.split(".", 1)[0]], only.split(".", 1)[1]
+    else:
+        programs, case = list(known), only
+    programs = [p for p in programs if any(_is(case, c) for c in known[p])]
+    if not programs:
+        raise Failure(f"ONLY={only}: no such test; there is {', '.join(known)}, "
+                      "and their cases: " +
+                      ", ".join(c for cases in known.values() for c in cases))
+    return programs, lambda name: _is(case, name.split(".", 1)[-1])
+
+
+def _is(case, name):
+    """Whether a case has that name, its variant (fixture.VARIANT.case) left open."""
+    if name == case or name.split(".")[-1] == case:
+        return True
+    parts, wanted = name.split("."), case.split(".")
+    return len(parts) == 3 and len(wanted) == 2 and [parts[0], parts[2]] == wanted
+
+
+class _Cases(unittest.TextTestResult):
+    """Collects ktap.Case of unittest."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.cases = []
+
+    def _add(self, test, verdict, why=""):
+        self.cases.append(ktap.Case(f"harness.{test.id().removeprefix('harness.tests.')}",
+                                    verdict, why))
+
+    def addSuccess(self, test):
+        super().addSuccess(test)
+        self._add(test, "pass")
+
+    def addFailure(self, test, err):
+        super().addFailure(test, err)
+        self._add(test, "fail", str(err[1]).splitlines()[0] if str(err[1]) else "")
+
+    def addError(self, test, err):
+        super().addError(test, err)
+        self._add(test, "fail", f"{err[0].__name__}: {err[1]}")
+
+    def addSkip(self, test, reason):
+        super().addSkip(test, reason)
+        self._add(test, "skip", reason)
+
+    def addSubTest(self, test, subtest, err):
+        super().addSubTest(test, subtest, err)
+        if err:
+            self._add(subtest, "fail", str(err[1]))
+
+
+def own(pattern, folder):
+    """Run the harness' tests whose file matches; their cases."""
+    tests = unittest.defaultTestLoader.discover(ROOT / "harness" / "tests", pattern,
+                                                ROOT)
+    log = folder / f"harness-{pattern.split('_')[0]}.log"
+    with open(log, "w", encoding="utf-8") as out:
+        result = unittest.TextTestRunner(out, verbosity=2, resultclass=_Cases).run(tests)
+    ktap.write(folder, log.stem, result.cases)
+    _show(result.cases)
+    return result.cases
+
+
+def _show(cases):
+    """Print what did not pass."""
+    for c in cases:
+        if c.verdict not in ("pass",):
+            print(f"        {c.verdict}: {c.name}{': ' + c.why if c.why else ''}", flush=True)
+
+
+def flavors():
+    """FLAVOR=, or all."""
+    wish = os.environ.get("FLAVOR")
+    if wish and wish not in kernels.FLAVORS:
+        raise Failure(f"FLAVOR={wish}: there is {', '.join(kernels.FLAVORS)}")
+    return [wish] if wish else list(kernels.FLAVORS)
+
+
+def guests(kernel, tests, programs, folder, where=""):
+    """Run programs of the folder `tests` in guests; their cases.
+
+    kernel: kernel.Kernel.  programs: names, 'kunit' among them for the suites.
+    """
+    asked = wants((tests / "guests").read_text() if (tests / "guests").exists() else "")
+    groups = {}
+    for name in programs:
+        groups.setdefault(asked.get(name, Want()), []).append(name)
+    initrds = rootfs.basic(kernel) + [rootfs.folder(tests, "tests")]
+    cases, seconds, count = [], limit(tests), 0
+    for want, names in groups.items():
+        while names:
+            count += 1
+            found, names = _guest(kernel, want, names, seconds, initrds,
+                                  folder / f"guest-{count}", where)
+            cases += found
+    return cases
+
+
+def _guest(kernel, want, names, seconds, initrds, folder, where):
+    """One guest: (cases, names of the programs that still have to run)."""
+    say(f"{where}guest of {len(names)} programs: {want.topology} {want.boot}".rstrip())
+    tasks = tuple(machine.Task(n, READ_KUNIT if n == KUNIT else f"./{n}", seconds)
+                  for n in names)
+    mach = machine.Machine(kernel.arch, machine.TOPOLOGIES[want.topology], want.boot,
+                           timeout=120 + seconds * len(names), slow=kernel.slow)
+
+    def listen(name, line):
+        if ktap.RESULT.match(line) and name != KUNIT:
+            say(f"{where}{name}: {line.strip()}")
+
+    out = machine.run(mach, kernel, initrds, machine.Job(tasks, "/tests"), folder, listen)
+    if out.verdict == "infra":
+        raise Failure(out.why)
+    return judge(out, names)
+
+
+def judge(out, names):
+    """(cases, programs still to run) of an Outcome."""
+    cases, again = [], []
+    begun = any(d.started for d in out.done.values())
+    for name in names:
+        done = out.done[name]
+        if not done.started and begun:
+            again.append(name)
+            continue
+        found = (ktap.suites(done.lines) if name == KUNIT and done.code is not None
+                 else ktap.program(name, done, out.verdict, out.why))
+        splats = [s for s in out.splats if s.task == name]
+        if splats and done.code is not None:
+            found.append(ktap.Case(f"{name}.splat", "crash", splats[0].line))
+        for c in found[:1]:
+            c.seconds = done.seconds
+        (out.folder / f"{name}.tap").write_text("\n".join(done.lines) + "\n")
+        cases += found
+    if any(s.task == "" for s in out.splats) or (out.verdict != "pass" and not any(
+            c.verdict in EXIT_CODES and c.verdict not in ("pass", "fail", "skip")
+            for c in cases)):
+        cases.append(ktap.Case("guest", out.verdict, out.why))
+    for end in ("before", "after"):
+        text = out.file(f"vmstat.{end}")
+        if text:
+            (out.folder / f"vmstat.{end}").write_text(text)
+    return cases, again
+
+
+def step_test():
+    """make test [ARCH=] [FLAVOR=] [ONLY=]"""
+    only, wish = os.environ.get("ONLY"), os.environ.get("ARCH")
+    chosen = [arches.find(wish)] if wish else arches.tested()
+    kinds = flavors()
+    for arch in chosen:
+        install.ensure(install.BUILD, arch=arch)
+    tree = series.trees()["patched"]
+    known = catalogue(tree)
+    select(only, known)
+    folder, cases = new_results("test"), []
+    try:
+        _all(chosen, kinds, only, tree, known, folder, cases)
+    except (Failure, OSError) as e:
+        why, verdict = reason(e)
+        cases.append(ktap.Case("harness", verdict, why))
+        _show(cases[-1:])
+    ktap.write(folder, "all", cases)
+    say(f"results: {folder}")
+    write_file(folder / "summary", ktap.summary(cases) + "\n")
+    print(ktap.summary(cases), flush=True)
+    return EXIT_CODES[ktap.verdict(cases)]
+
+
+def _all(chosen, kinds, only, tree, known, folder, cases):
+    """Everything that step_test was asked for; adds to `cases` as it goes."""
+    if not only:
+        say("the harness' own tests")
+        cases += own("test_*.py", folder)
+    programs, wanted = select(only, known)
+    for arch in chosen:
+        tests = rootfs.selftests(arch, tree)
+        for flavor in kinds:
+            kernel = kernels.build(arch, tree, flavor, "the patched kernel")
+            if not only and flavor == kinds[0] and arch == chosen[0]:
+                say("the harness' own tests with guests")
+                cases += own("guest_*.py", folder)
+            name = f"{arch.name}-{flavor}"
+            sub = folder / name
+            sub.mkdir()
+            write_file(sub / "config", kernel.config.read_bytes())
+            found = [c for c in guests(kernel, tests, programs, sub, f"{name}: ")
+                     if wanted(c.name) or c.verdict not in ("pass", "skip", "fail", NOT_RUN)]
+            if not found:
+                found = [ktap.Case(only, "fail", "was not run by its program")]
+            ktap.write(folder, name, found)
+            print(f"{name}: {ktap.summary(found)}", flush=True)
+            _show(found)
+            cases += found
