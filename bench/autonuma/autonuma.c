@@ -32,7 +32,8 @@
 #define THREADS		64	/* of one process */
 #define NODES		8
 #define SAMPLES		4096
-#define CONVERGED	0.9
+#define CONVERGED	0.9	/* share of local pages ... */
+#define HOLD		1.0	/* ... kept for this many seconds */
 
 static const struct workload {
 	const char *name;
@@ -315,14 +316,18 @@ static size_t watch(void)
 	return n;
 }
 
-/* The first sample from which on the share stays at 90 %; -1: none. */
+/* Time of the first sample from which on the share holds for HOLD; -1: none. */
 static double converged(size_t n)
 {
-	size_t first = n;
+	size_t first = 0;
 
-	while (first && samples[first - 1].all >= CONVERGED)
-		first--;
-	return first < n ? samples[first].time : -1;
+	for (size_t i = 0; i < n; i++) {
+		if (samples[i].all < CONVERGED)
+			first = i + 1;
+		else if (samples[i].time - samples[first].time >= HOLD)
+			return samples[first].time;
+	}
+	return -1;
 }
 
 static void child_ended(int sig)

@@ -1,0 +1,103 @@
+"""measure.py: what counts as a record, and what is said when there is none."""
+
+import unittest
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+from harness import measure
+from harness.machine import Done, Outcome
+
+RECORD = '{"test": "numa01", "seconds": 5, "share_end": 1}'
+
+
+def outcome(verdict="pass", **done):
+    """A guest with tasks name=(code, lines)."""
+    return Outcome(verdict, "" if verdict == "pass" else "panic", 12.3, Path("r/1-base"),
+                   {n: Done(n, code=c, lines=lines, started=True)
+                    for n, (c, lines) in done.items()}, [], "tcg")
+
+
+class Order(unittest.TestCase):
+    def test_abba(self):
+        self.assertEqual(list(measure.order(3)),
+                         [("base", 0), ("patched", 0), ("patched", 1), ("base", 1),
+                          ("base", 2), ("patched", 2)])
+
+    def test_at_least_five(self):
+        self.assertGreaterEqual(measure.BOOTS, 5)
+
+
+class Records(unittest.TestCase):
+    def test_one(self):
+        out = outcome(numa01=(0, ["noise", RECORD]))
+        self.assertEqual(measure.records(out)["numa01"]["seconds"], 5)
+        self.assertEqual(measure.complaint(out), "")
+
+    def test_failed_program(self):
+        out = outcome(numa01=(1, [RECORD, "data lost at offset 64: 0"]))
+        self.assertEqual(measure.records(out), {})
+        self.assertEqual(measure.complaint(out), "numa01: data lost at offset 64: 0")
+
+    def test_cut_off(self):
+        out = outcome(numa01=(0, [RECORD[:20]]), numa02=(None, []))
+        self.assertEqual(measure.records(out), {})
+        self.assertEqual(measure.complaint(out), "numa01: exit code 0")
+
+    def test_crash(self):
+        self.assertEqual(measure.complaint(outcome("crash", numa01=(0, [RECORD]))), "panic")
+
+
+class GuestRecord(unittest.TestCase):
+    @mock.patch.object(measure, "say", lambda message: None)
+    def test_verdicts(self):
+        for verdict, code, want in (("pass", 0, "pass"), ("pass", 1, "fail"),
+                                    ("timeout", 0, "timeout"), ("crash", 1, "crash")):
+            out = outcome(verdict, numa01=(code, [RECORD]))
+            self.assertEqual(measure.guest_record("base", "cost", out)["verdict"], want)
+
+
+class Setup(unittest.TestCase):
+    def test_sysctls_are_set_and_recorded(self):
+        lines = measure.setup({"a.b": 1, "c.d": 2}).splitlines()
+        self.assertEqual(lines, ["sysctl -w a.b=1 >/dev/null", "sysctl -w c.d=2 >/dev/null",
+                                 "sysctl a.b c.d > /results/sysctls"])
+
+
+class Plan(unittest.TestCase):
+    """autonuma() with guests that are made up."""
+
+    def setUp(self):
+        self.seen = []
+        for where, name, fake in ((measure.rootfs, "basic", lambda kernel: []),
+                                  (measure.machine, "run", self.run_guest),
+                                  (measure, "say", lambda message: None)):
+            patch = mock.patch.object(where, name, fake)
+            patch.start()
+            self.addCleanup(patch.stop)
+
+    def run_guest(self, _machine, _kernel, _initrds, job, folder, listener=None):
+        """Every workload delivers, except the last one of the last guest."""
+        self.seen.append((Path(folder).name, [t.command for t in job.tasks]))
+        done = {t.name: (0, [RECORD.replace("numa01", t.name)]) for t in job.tasks}
+        for _, lines in done.values():
+            listener("task", lines[0])
+        if len(self.seen) == 2 * measure.BOOTS:
+            done["numa02_SMT"] = (1, ["killed"])
+        return outcome(**done)
+
+    def test_plan(self):
+        kernel = SimpleNamespace(arch=None, slow=1)
+        built = {k: kernel for k in measure.KERNELS}
+        guests, runs = measure.autonuma(built, "bench.cpio", Path("r"))
+        self.assertEqual(len(runs), 4 * 2 * measure.BOOTS - 1)
+        self.assertEqual([g["verdict"] for g in guests].count("pass"), 2 * measure.BOOTS - 1)
+        self.assertEqual(guests[-1]["why"], "numa02_SMT: killed")
+        starts = {(name.split("-")[1], name[0]): c[0].split()[-1] for name, c in self.seen}
+        for boot in range(1, measure.BOOTS + 1):
+            self.assertEqual(starts["base", str(boot)], starts["patched", str(boot)])
+        self.assertEqual({"0", "1"}, set(starts.values()))
+
+
+if __name__ == "__main__":
+    unittest.main()
