@@ -42,12 +42,11 @@ static const struct workload {
 	bool private;		/* a thread writes its own slice only */
 	bool by_threads;	/* first touch by every thread, else by the main one */
 	long mib;		/* of one process */
-	long passes;
 } workloads[] = {
-	{ "numa01",              2, 2, false, true,  128, 32 },
-	{ "numa01_THREAD_ALLOC", 2, 2, true,  true,  128, 64 },
-	{ "numa02",              1, 1, true,  false, 256, 64 },
-	{ "numa02_SMT",          1, 2, true,  false, 256, 64 },
+	{ "numa01",              2, 2, false, true,  128 },
+	{ "numa01_THREAD_ALLOC", 2, 2, true,  true,  128 },
+	{ "numa02",              1, 1, true,  false, 256 },
+	{ "numa02_SMT",          1, 2, true,  false, 256 },
 };
 
 struct thread {
@@ -429,7 +428,7 @@ static bool parse(int argc, char **argv)
 	if (!run.w)
 		return false;
 	mib = run.w->mib;
-	run.passes = run.w->passes;
+	run.passes = 50;
 	run.warm = 1;
 	run.slice_ms = 200;
 	optind = 2;

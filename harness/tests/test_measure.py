@@ -28,6 +28,13 @@ class Order(unittest.TestCase):
         self.assertGreaterEqual(measure.BOOTS, 5)
 
 
+class Tasks(unittest.TestCase):
+    def test_more_passes_under_kvm(self):
+        tcg, kvm = (measure.tasks(1, a)[0].command for a in ("tcg", "kvm"))
+        self.assertEqual(tcg, "./autonuma.run numa01 -s 1 -p 40")
+        self.assertEqual(kvm, "./autonuma.run numa01 -s 1 -p 400")
+
+
 class Records(unittest.TestCase):
     def test_one(self):
         out = outcome(numa01=(0, ["noise", RECORD]))
@@ -71,6 +78,7 @@ class Plan(unittest.TestCase):
         self.seen = []
         for where, name, fake in ((measure.rootfs, "basic", lambda kernel: []),
                                   (measure.machine, "run", self.run_guest),
+                                  (measure.machine, "accelerator", lambda *a: "tcg"),
                                   (measure, "say", lambda message: None)):
             patch = mock.patch.object(where, name, fake)
             patch.start()
@@ -93,7 +101,7 @@ class Plan(unittest.TestCase):
         self.assertEqual(len(runs), 4 * 2 * measure.BOOTS - 1)
         self.assertEqual([g["verdict"] for g in guests].count("pass"), 2 * measure.BOOTS - 1)
         self.assertEqual(guests[-1]["why"], "numa02_SMT: killed")
-        starts = {(name.split("-")[1], name[0]): c[0].split()[-1] for name, c in self.seen}
+        starts = {(name.split("-")[1], name[0]): c[0].split("-s ")[1][0] for name, c in self.seen}
         for boot in range(1, measure.BOOTS + 1):
             self.assertEqual(starts["base", str(boot)], starts["patched", str(boot)])
         self.assertEqual({"0", "1"}, set(starts.values()))
