@@ -206,6 +206,7 @@ class Status:
         self.finished = False
         self.booted = False
         self.listener = listener
+        self.stop = False
         self._rest = b""
         self._now = None
 
@@ -218,8 +219,8 @@ class Status:
                 self._control(line[1:])
             elif self._now is not None:
                 self._now.lines.append(line)
-                if self.listener:
-                    self.listener(self._now.name, line)
+                if self.listener and self.listener(self._now.name, line):
+                    self.stop = True
 
     def _control(self, line):
         """boot | start NAME | end CODE SECONDS NAME | alive | done"""
@@ -275,7 +276,8 @@ def run(machine, kernel, initrds, job, folder, listener=None):
 
     kernel: kernel.Kernel.  initrds: paths of cpio archives, joined in order.
     folder: gets qemu, console, status, files.tar.  listener(task, line) is
-    called as the lines of a task come in.
+    called as the lines of a task come in; if it returns True the guest is
+    stopped there, and its verdict is about what it did so far.
     """
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -329,7 +331,7 @@ def _watch(cmd, machine, job, folder, factor, accel, listener):
                            for f in ("console", "status", "files.tar"))
                 if seen != size:
                     size, heard = seen, now
-                if ended:
+                if ended or status.stop:
                     break
                 if now - start > machine.timeout * factor:
                     limit = f"not finished after {now - start:.0f} s"
@@ -360,7 +362,7 @@ def _judge(status, code, limit, seconds, folder, accel):
         out.verdict = "timeout"
         out.why = "the guest was " + limit + (f", in {at[0]}" if at else
                                               "" if status.booted else ", before init")
-    elif status.finished:
+    elif status.finished or status.stop:
         return out
     elif code != 0 and not console.strip():
         said = (folder / "qemu.log").read_text(errors="replace").strip().splitlines()

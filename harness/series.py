@@ -99,7 +99,7 @@ def unexported():
             continue
         digest, known = _note(topic.branch)
         if commit != known:
-            if _rendered(below, topic) == {p.name: p.read_bytes() for p in topic.patches}:
+            if rendered(below, topic) == {p.name: p.read_bytes() for p in topic.patches}:
                 _note(topic.branch, digests[topic.branch])
             else:
                 found.append(topic.branch)
@@ -196,7 +196,7 @@ def _am_error(tree, path):
     return lines[0].removeprefix("error: ") if lines else ""
 
 
-def _rendered(below, topic):
+def rendered(below, topic):
     """{file name: content} of the patches of a branch."""
     if subprocess.run(["git", "-C", build_dir() / "linux", "merge-base", "--is-ancestor",
                        below, topic.branch], env=source.git_env(), check=False).returncode:
@@ -217,7 +217,7 @@ def export():
         below, changed, new = "base", 0, {}
         for topic in topics():
             if tip(topic.branch):
-                new[topic] = _rendered(below, topic)
+                new[topic] = rendered(below, topic)
                 below = topic.branch
         for topic, files in new.items():
             for path in topic.patches:

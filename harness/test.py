@@ -91,16 +91,16 @@ def select(only, known):
         programs, case = [only.split(".", 1)[0]], only.split(".", 1)[1]
     else:
         programs, case = list(known), only
-    programs = [p for p in programs if any(_is(case, c) for c in known[p])]
+    programs = [p for p in programs if any(is_case(case, c) for c in known[p])]
     if not programs:
         raise Failure(f"ONLY={only}: no such test; there is {', '.join(known)}, "
                       "and their cases: " +
                       ", ".join(c for cases in known.values() for c in cases))
-    return programs, lambda name: _is(case, name.split(".", 1)[-1])
+    return programs, lambda name: is_case(case, name.split(".", 1)[-1])
 
 
-def _is(case, name):
-    """Whether a case has that name, its variant (fixture.VARIANT.case) left open."""
+def is_case(case, name):
+    """Whether `name` is that case, the variant in fixture.variant.case left open."""
     if name == case or name.split(".")[-1] == case:
         return True
     parts, wanted = name.split("."), case.split(".")
@@ -176,33 +176,42 @@ def guests(kernel, tests, programs, folder, where=""):
     groups = {}
     for name in programs:
         groups.setdefault(asked.get(name, Want()), []).append(name)
-    initrds = rootfs.basic(kernel) + [rootfs.folder(tests, "tests")]
-    cases, seconds, count = [], limit(tests), 0
-    for want, names in groups.items():
-        while names:
-            count += 1
-            found, names = _guest(kernel, want, names, seconds, initrds,
-                                  folder / f"guest-{count}", where)
-            cases += found
+    cases = []
+    for number, (want, names) in enumerate(groups.items(), 1):
+        say(f"{where}guest {number} of {len(groups)}, {want.topology} {want.boot}".rstrip()
+            + f": {', '.join(names)}")
+        cases += one_guest(kernel, want, names, tests, folder / f"guest-{number}", where)
     return cases
 
 
-def _guest(kernel, want, names, seconds, initrds, folder, where):
-    """One guest: (cases, names of the programs that still have to run)."""
-    say(f"{where}guest of {len(names)} programs: {want.topology} {want.boot}".rstrip())
-    tasks = tuple(machine.Task(n, READ_KUNIT if n == KUNIT else f"./{n}", seconds)
-                  for n in names)
-    mach = machine.Machine(kernel.arch, machine.TOPOLOGIES[want.topology], want.boot,
-                           timeout=120 + seconds * len(names), slow=kernel.slow)
+def one_guest(kernel, want, names, tests, folder, where=""):
+    """The cases of programs that run on one kind of guest.
+
+    What a program that takes the guest down leaves undone gets another guest.
+    """
+    seconds = limit(tests)
+    initrds = rootfs.basic(kernel) + [rootfs.folder(tests, "tests")]
 
     def listen(name, line):
-        if ktap.RESULT.match(line) and name != KUNIT:
+        if where and name != KUNIT and ktap.RESULT.match(line):
             say(f"{where}{name}: {line.strip()}")
 
-    out = machine.run(mach, kernel, initrds, machine.Job(tasks, "/tests"), folder, listen)
-    if out.verdict == "infra":
-        raise Failure(out.why)
-    return judge(out, names)
+    tasks = {n: machine.Task(n, READ_KUNIT if n == KUNIT else f"./{n}", seconds)
+             for n in names}
+    cases, left, again = [], list(names), 0
+    while left:
+        mach = machine.Machine(kernel.arch, machine.TOPOLOGIES[want.topology], want.boot,
+                               timeout=120 + seconds * len(left), slow=kernel.slow)
+        job = machine.Job(tuple(tasks[n] for n in left), "/tests")
+        out = machine.run(mach, kernel, initrds, job,
+                          folder.with_name(f"{folder.name}{f'-{again}' if again else ''}"),
+                          listen)
+        if out.verdict == "infra":
+            raise Failure(out.why)
+        found, left = judge(out, left)
+        cases += found
+        again += 1
+    return cases
 
 
 def judge(out, names):
@@ -223,9 +232,8 @@ def judge(out, names):
             c.seconds = done.seconds
         (out.folder / f"{name}.tap").write_text("\n".join(done.lines) + "\n")
         cases += found
-    if any(s.task == "" for s in out.splats) or (out.verdict != "pass" and not any(
-            c.verdict in EXIT_CODES and c.verdict not in ("pass", "fail", "skip")
-            for c in cases)):
+    told = any(c.verdict in ("crash", "timeout", "lost") for c in cases)
+    if any(s.task == "" for s in out.splats) or (out.verdict != "pass" and not told):
         cases.append(ktap.Case("guest", out.verdict, out.why))
     for end in ("before", "after"):
         text = out.file(f"vmstat.{end}")

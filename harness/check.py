@@ -1,0 +1,228 @@
+"""make check: everything that can be said about the patches without running them."""
+
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from harness import arches, install, kernel as kernels, series, source, test
+from harness.common import (EXIT_CODES, ROOT, Failure, build_dir, command, key_of,
+                            locked, new_dir, new_results, output, say, write_file)
+
+IGNORED = Path(__file__).with_name("checkpatch-ignore")
+# file:line: or file:line:column: in front of a warning
+PLACE = re.compile(r"(?<=[\w.])(:\d+)+(?=:)")
+LINE_IN_TEXT = re.compile(r"\bline \d+\b")
+
+
+def touched(paths):
+    """Files of the kernel that some patches touch."""
+    found = set()
+    for path in paths:
+        found.update(re.findall(r"^diff --git a/(\S+) b/", path.read_text(errors="replace"),
+                                re.M))
+    return sorted(found)
+
+
+def regenerate():
+    """The branches give back the patches byte for byte."""
+    problems, below = [], "base"
+    for topic in series.topics():
+        if not topic.patches:
+            continue
+        have = {p.name: p.read_bytes() for p in topic.patches}
+        want = series.rendered(below, topic)
+        problems += [f"{topic.name}/{name}: export writes it differently: run `make export`"
+                     for name in sorted(have.keys() | want.keys())
+                     if have.get(name) != want.get(name)]
+        if not (topic.folder / "cover-letter.md").exists():
+            problems.append(f"{topic.name}: has no cover-letter.md")
+        below = topic.branch
+    return problems
+
+
+def points():
+    """The series applies to each point release of `base`, with git am and nothing else."""
+    patches, problems = series.patches(), []
+    releases = source.base().points
+    for number, release in enumerate(releases, 1):
+        mark = build_dir() / "checked" / key_of(
+            "point", release.sha256, *[p.read_bytes() for p in patches])
+        if mark.exists():
+            continue
+        say(f"applying to {release.package} ({number}/{len(releases)})")
+        try:
+            _apply_to(_files_of(release, touched(patches)), patches)
+            write_file(mark, f"{release.package}\n")
+        except Failure as e:
+            problems.append(f"{release.package}: {e}")
+    return problems
+
+
+def _files_of(release, names):
+    """Folder with those files of a release that the series touches."""
+    folder = build_dir() / "points" / key_of(release.sha256, *names)
+    if folder.exists():
+        return folder
+    tarball, wanted = source.fetch(release), set(names)
+    with new_dir(folder) as tmp, \
+            subprocess.Popen(["xz", "-dc", tarball], stdout=subprocess.PIPE) as xz:
+        with tarfile.open(fileobj=xz.stdout, mode="r|") as tar:
+            for member in tar:
+                name = member.name.partition("/")[2]
+                if name in wanted and member.isfile():
+                    path = tmp / name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(tar.extractfile(member).read())
+                    path.chmod(member.mode & 0o777)
+        while xz.stdout.read(1 << 20):
+            pass
+    return folder
+
+
+def _apply_to(folder, patches):
+    """git am of all patches on a copy of a folder."""
+    with tempfile.TemporaryDirectory(dir=build_dir()) as tmp:
+        tree = Path(tmp) / "tree"
+        shutil.copytree(folder, tree)
+        env = source.git_env()
+        for args in (["init", "-q"], ["add", "-f", "-A"],
+                     ["commit", "-q", "--allow-empty", "-m", "base"]):
+            output(["git", "-C", tree, *args], env=env)
+        series.am(tree, patches)
+
+
+def commits():
+    """(commit, subject) of the patches, in order."""
+    top = series.present()[-1].branch
+    lines = series.git("log", "--reverse", "--format=%H %s", f"base..{top}").splitlines()
+    return [tuple(s.split(" ", 1)) for s in lines]
+
+
+def builds():
+    """Each patch builds without a warning of the compiler."""
+    arch, problems, all_ = arches.default(), [], commits()
+    for number, (commit, subject) in enumerate(all_, 1):
+        tree = kernels.tree_of(commit)
+        if kernels.find(arch, tree):
+            continue
+        try:
+            kernel = kernels.build(arch, tree, what=f"patch {number}/{len(all_)}, {subject}")
+        except Failure as e:
+            problems.append(f"patch {number}, {subject}: {e}")
+            continue
+        log = build_dir() / "logs" / f"{kernel.key}.log"
+        problems += [f"patch {number}, {subject}: {line}"
+                     for line in log.read_text(errors="replace").splitlines()
+                     if re.search(r"^\S+:\d+:\d+: warning:", line)]
+    return problems
+
+
+def ignored():
+    """checkpatch types that do not count; one line each: type, tab, reason."""
+    found = []
+    for line in IGNORED.read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            name, tab, why = line.partition("\t")
+            if not tab or not why.strip():
+                raise Failure(f"{IGNORED.name}: {name}: no reason given")
+            found.append(name)
+    return found
+
+
+def style():
+    """checkpatch --strict has nothing to say."""
+    problems = []
+    with locked("tree"):
+        src = kernels.checkout(kernels.tree_of("base"))
+        for path in series.patches():
+            said = subprocess.run(
+                ["perl", "scripts/checkpatch.pl", "--strict", "--terse", "--show-types",
+                 "--no-summary", "--no-signoff", f"--ignore={','.join(ignored())}",
+                 path.resolve()], cwd=src, capture_output=True, text=True, check=False)
+            problems += [line.replace(str(path.parent.parent) + "/", "")
+                         for line in said.stdout.splitlines() if line.strip()]
+            if said.returncode and not said.stdout.strip():
+                problems.append(f"{path.name}: checkpatch: {said.stderr.strip()}")
+    return problems
+
+
+def warnings():
+    """No warning of sparse, W=1 or kernel-doc that the base has not."""
+    arch, names = arches.default(), touched(series.patches())
+    trees = series.trees()
+    kernels.build(arch, trees["patched"], what="the patched kernel")
+    before = _warnings(arch, trees["base"], names)
+    after = _warnings(arch, trees["patched"], names)
+    return [f"new warning: {text}" for text in sorted((after - before).elements())]
+
+
+def _warnings(arch, tree, names):
+    """Counter of warnings about files, remembered by content."""
+    key = key_of("warnings 1", arch.name, kernels.content_of(tree), kernels.compiler(arch),
+                 *names)
+    store = build_dir() / "checked" / key
+    if not store.exists():
+        with locked("tree"):
+            src = kernels.checkout(tree)
+            obj = kernels.configure(arch, src, "release")
+            env, log = kernels.environment(arch), build_dir() / "logs" / f"{key}.log"
+            say(f"sparse, W=1 and kernel-doc on {len(names)} files ({tree[:12]})")
+            command(kernels.make(src, obj) + ["prepare"], log, "make prepare", env=env)
+            objects = [n[:-1] + "o" for n in names if n.endswith(".c") and (src / n).exists()
+                       and (obj / (n[:-1] + "o")).exists()]
+            command(kernels.make(src, obj) + ["-k", "C=2", "CHECK=sparse", "W=1", *objects],
+                    log, "sparse and W=1", env=env)
+            said = log.read_text(errors="replace")
+            for name in names:
+                if name.startswith("include/") and (src / name).exists():
+                    doc = subprocess.run(["perl", "scripts/kernel-doc", "-none", name], cwd=src,
+                                         capture_output=True, text=True, check=False)
+                    said += doc.stderr
+        lines = []
+        for line in said.splitlines():
+            if re.search(r"\b(warning|error):", line):
+                line = line.replace(f"{src}/", "").removeprefix("../")
+                lines.append(LINE_IN_TEXT.sub("line N", PLACE.sub("", line)))
+        write_file(store, "\n".join(lines))
+    return Counter(store.read_text().splitlines())
+
+
+def shell():
+    """shellcheck of every script of the repository."""
+    scripts = []
+    for name in output(["git", "-C", ROOT, "ls-files"]).splitlines():
+        path = ROOT / name
+        if path.is_file() and path.read_bytes()[:64].split(b"\n")[0] in (
+                b"#!/bin/sh", b"#!/bin/bash", b"#!/usr/bin/env bash"):
+            scripts.append(path)
+    said = subprocess.run(["shellcheck", "-f", "gcc", *scripts], capture_output=True,
+                          text=True, check=False)
+    return [s.replace(f"{ROOT}/", "") for s in said.stdout.splitlines()]
+
+
+def step_check():
+    """make check"""
+    install.ensure(install.BUILD, install.CHECK, arch=arches.default())
+    series.apply()
+    folder, total = new_results("check"), 0
+    steps = (("patches regenerate", regenerate), ("point releases", points),
+             ("checkpatch", style), ("shellcheck", shell), ("every patch builds", builds),
+             ("new warnings", warnings))
+    with open(folder / "problems", "w", encoding="utf-8") as out:
+        for number, (name, step) in enumerate(steps, 1):
+            problems = step() if series.patches() or step is shell else []
+            say(f"{number}/{len(steps) + 1} {name}: {len(problems) or 'no'} problems")
+            for line in problems:
+                print(f"        {line}", flush=True)
+                out.write(f"{name}: {line}\n")
+            total += len(problems)
+    cases = test.own("test_*.py", folder)
+    bad = sum(c.verdict == "fail" for c in cases)
+    say(f"{len(steps) + 1}/{len(steps) + 1} the harness' own tests: {bad or 'no'} problems")
+    total += bad
+    print(f"check: {total or 'no'} problems ({folder})", flush=True)
+    return EXIT_CODES["fail" if total else "pass"]

@@ -1,0 +1,168 @@
+"""make mutants: put each bug back and see that the named test catches it.
+
+A mutant is mutants/<name>.patch, a diff on top of the series with, before it,
+`Test: <program>.<case>` or `Test: <suite>.<case>` of KUnit, optionally
+`Kernel: debug` and `Machine: <topology> [boot arguments]`, and a description.
+"""
+
+import os
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import (arches, install, kernel as kernels, ktap, machine, rootfs, series,
+                     source, test)
+from harness.common import (EXIT_CODES, ROOT, Failure, build_dir, new_results, output, say)
+
+MUTANTS = ROOT / "mutants"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One file of mutants/."""
+
+    name: str
+    path: Path
+    program: str           # 'kunit' for a case of a KUnit suite
+    case: str              # full name, as in ktap.Case
+    flavor: str
+    want: test.Want
+
+
+def read(path, known, asked):
+    """The Mutant of a file.  known: test.catalogue().  asked: test.wants()."""
+    head = path.read_text(errors="replace").split("\n--- ")[0].split("\ndiff ")[0]
+    fields = dict(re.findall(r"^(Test|Kernel|Machine):\s*(.+?)\s*$", head, re.M))
+    if "Test" not in fields:
+        raise Failure(f"mutants/{path.name}: has no line 'Test: <program>.<case>'", "fail")
+    program, _, name = fields["Test"].partition(".")
+    if program not in known:
+        program = test.KUNIT
+    if not any(test.is_case(name, c) for c in known[program]):
+        raise Failure(f"mutants/{path.name}: there is no test {fields['Test']}", "fail")
+    flavor = fields.get("Kernel", "release")
+    if flavor not in kernels.FLAVORS:
+        raise Failure(f"mutants/{path.name}: Kernel: is one of {', '.join(kernels.FLAVORS)}",
+                      "fail")
+    want = asked.get(program, test.Want())
+    if "Machine" in fields:
+        want = test.wants(f"x: {fields['Machine']}")["x"]
+    return Mutant(path.stem, path, program, fields["Test"], flavor, want)
+
+
+def mutated(tree, path):
+    """Id of the tree with a mutant applied: strictly, without a work tree."""
+    with tempfile.TemporaryDirectory(dir=build_dir()) as tmp:
+        env = dict(source.git_env(), GIT_INDEX_FILE=f"{tmp}/index")
+        git = ["git", "-C", build_dir() / "linux"]
+        output(git + ["read-tree", tree], env=env)
+        said = subprocess.run(git + ["apply", "--cached", path.resolve()], env=env,
+                              capture_output=True, text=True, check=False)
+        if said.returncode:
+            why = said.stderr.strip().splitlines()[0].removeprefix("error: ")
+            raise Failure(f"mutants/{path.name} does not apply: {why}", "fail")
+        return output(git + ["write-tree"], env=env).strip()
+
+
+def run(kernel, mutant, tests, folder):
+    """(verdict, why) of the mutant's test on a kernel."""
+    command = test.READ_KUNIT if mutant.program == test.KUNIT else \
+        f"./{mutant.program} {mutant.case.split('.', 1)[1]}"
+    task = machine.Task(mutant.program, command, test.limit(tests))
+    mach = machine.Machine(kernel.arch, machine.TOPOLOGIES[mutant.want.topology],
+                           mutant.want.boot, timeout=task.timeout + 120, slow=kernel.slow)
+    lines = []
+
+    def listen(_, line):
+        """Stop as soon as the case has its result."""
+        lines.append(line)
+        return ktap.RESULT.match(line) and mutant.program != test.KUNIT and \
+            bool(_of(ktap.parse(lines, mutant.program)[0], mutant.case))
+
+    initrds = rootfs.basic(kernel) + [rootfs.folder(tests, "tests")]
+    out = machine.run(mach, kernel, initrds, machine.Job((task,), "/tests"), folder, listen)
+    if out.verdict == "infra":
+        raise Failure(out.why)
+    cases = _of(ktap.parse(out.done[mutant.program].lines, mutant.program)[0], mutant.case)
+    for case in cases:
+        if case.verdict == "fail":
+            return "fail", case.why
+    if out.verdict != "pass":
+        return out.verdict, out.why
+    if out.done[mutant.program].timed_out:
+        return "timeout", "the program did not end"
+    return (cases[0].verdict, cases[0].why) if cases else ("not run", "the case did not run")
+
+
+def _of(cases, name):
+    """The cases of that name, in all variants."""
+    first, _, rest = name.partition(".")
+    return [c for c in cases if c.name == name or
+            c.name.startswith(f"{first}.") and test.is_case(rest, c.name.split(".", 1)[1])]
+
+
+def step_mutants():
+    """make mutants [ONLY=mutant]"""
+    arch, only = arches.default(), os.environ.get("ONLY")
+    install.ensure(install.BUILD, arch=arch)
+    paths = sorted(MUTANTS.glob("*.patch"))
+    if only:
+        if only not in {p.stem for p in paths}:
+            raise Failure(f"ONLY={only}: no such mutant; there is "
+                          + (", ".join(p.stem for p in paths) or "none"))
+        paths = [p for p in paths if p.stem == only]
+    if not paths:
+        raise Failure("mutants/ is empty", "fail")
+    tree = series.trees()["patched"]
+    tests = rootfs.selftests(arch, tree)
+    guests = tests / "guests"
+    asked = test.wants(guests.read_text() if guests.exists() else "")
+    known = test.catalogue(tree)
+    mutants = [read(p, known, asked) for p in paths]
+    trees = {m.name: mutated(tree, m.path) for m in mutants}
+    folder, cases = new_results("mutants"), []
+    sound = _sound(arch, tree, tests, mutants, folder)
+    for number, m in enumerate(mutants, 1):
+        title = f"{number}/{len(mutants)} {m.name}"
+        case = ktap.Case(f"mutants.{m.name}")
+        cases.append(case)
+        if m.case not in sound[m.flavor]:
+            case.verdict, case.why = "fail", f"{m.case} does not pass without the mutant"
+        else:
+            kernel = kernels.build(arch, trees[m.name], m.flavor, f"mutant {title}")
+            verdict, why = run(kernel, m, tests, folder / m.name)
+            if verdict in ("fail", "crash", "timeout"):
+                case.verdict, case.why = "pass", f"{m.case}: {verdict}: {why}"
+            else:
+                case.verdict, case.why = "fail", f"{m.case}: {verdict} {why}".strip()
+        say(f"{title}: {'killed' if case.verdict == 'pass' else 'SURVIVED'}, {case.why}")
+    ktap.write(folder, "mutants", cases)
+    killed = sum(c.verdict == "pass" for c in cases)
+    say(f"results: {folder}")
+    print(f"{killed} of {len(cases)} mutants killed", flush=True)
+    return EXIT_CODES["pass" if killed == len(cases) else "fail"]
+
+
+def _sound(arch, tree, tests, mutants, folder):
+    """{flavor: the cases that pass on the kernel without a mutant}."""
+    found = {}
+    for flavor in {m.flavor for m in mutants}:
+        kernel = kernels.build(arch, tree, flavor, "the patched kernel")
+        found[flavor] = set()
+        todo = {}
+        for m in mutants:
+            if m.flavor == flavor:
+                todo.setdefault((m.want, m.program), set()).add(m.case)
+        for number, ((want, program), names) in enumerate(todo.items(), 1):
+            say(f"{program} without mutants ({number}/{len(todo)}, {flavor})")
+            cases = test.one_guest(kernel, want, [program], tests,
+                                   folder / f"sound-{flavor}-{number}")
+            if any(c.verdict in ("crash", "timeout", "lost") for c in cases):
+                continue
+            for name in names:
+                of = _of(cases, name)
+                if of and all(c.verdict == "pass" for c in of):
+                    found[flavor].add(name)
+    return found
