@@ -1,19 +1,20 @@
 """python3 -m harness STEP; options are environment variables, as make passes them."""
 
 import importlib
+import os
 import signal
 import sys
 
-from harness import install
+from harness import arches, install
 from harness.common import Failure, fail
 
 # step -> module and function; tables of tools that it needs
 STEPS = {
     "apply": ("series", "step_apply", ()),
     "export": ("series", "step_export", ()),
-    "check": ("check", "step_check", (install.BUILD, install.CHECK)),
+    "check": ("check", "step_check", (install.BUILD, install.CHECK, install.RUN)),
     "run": ("measure", "step_run", (install.BUILD, install.RUN)),
-    "test": ("test", "step_test", (install.BUILD,)),
+    "test": ("test", "step_test", (install.BUILD, install.RUN)),
     "shell": ("guest", "step_shell", (install.BUILD,)),
     "guest": ("guest", "step_guest", (install.BUILD,)),
     "mutants": ("mutants", "step_mutants", (install.BUILD,)),
@@ -28,7 +29,12 @@ def main(args):
         if len(args) != 1 or args[0] not in STEPS:
             raise Failure(f"no such step: {' '.join(args)}: there is {', '.join(STEPS)}")
         name, function, tools = STEPS[args[0]]
-        install.ensure(*(tools or (APPLY,)))
+        wish = os.environ.get("ARCH")
+        arch = arches.find(wish) if wish else arches.default()
+        if tools:
+            install.ensure(*tools, arch=arch)
+        else:
+            install.ensure(APPLY)
         return getattr(importlib.import_module(f"harness.{name}"), function)()
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

@@ -8,7 +8,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from harness import arches, install, kernel as kernels, series, source, test
+from harness import arches, kernel as kernels, series, source, test
 from harness.common import (EXIT_CODES, ROOT, Failure, build_dir, command, key_of,
                             locked, new_dir, new_results, output, say, write_file)
 
@@ -206,7 +206,6 @@ def shell():
 
 def step_check():
     """make check"""
-    install.ensure(install.BUILD, install.CHECK, arch=arches.default())
     series.apply()
     folder, total = new_results("check"), 0
     steps = (("patches regenerate", regenerate), ("point releases", points),

@@ -4,14 +4,13 @@ import os
 import sys
 from pathlib import Path
 
-from harness import arches, install, kernel as kernels, machine, rootfs, series
+from harness import arches, kernel as kernels, machine, rootfs, series
 from harness.common import EXIT_CODES, Failure, new_results, say
 
 
 def prepare():
     """(kernel, initrds, folder in the guest) from ARCH, FLAVOR, KERNEL and SHARE."""
     arch = arches.find(os.environ["ARCH"]) if os.environ.get("ARCH") else arches.default()
-    install.ensure(install.BUILD, arch=arch)
     which = os.environ.get("KERNEL") or "patched"
     share = os.environ.get("SHARE")
     if share and not Path(share).is_dir():

@@ -12,7 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import (arches, install, kernel as kernels, ktap, machine, rootfs, series,
+from harness import (arches, kernel as kernels, ktap, machine, rootfs, series,
                      source, test)
 from harness.common import (EXIT_CODES, ROOT, Failure, build_dir, new_results, output, say)
 
@@ -33,7 +33,7 @@ class Mutant:
 
 def read(path, known, asked):
     """The Mutant of a file.  known: test.catalogue().  asked: test.wants()."""
-    head = path.read_text(errors="replace").split("\n--- ")[0].split("\ndiff ")[0]
+    head = re.split(r"^(?:--- |diff )", path.read_text(errors="replace"), 1, re.M)[0]
     fields = dict(re.findall(r"^(Test|Kernel|Machine):\s*(.+?)\s*$", head, re.M))
     if "Test" not in fields:
         raise Failure(f"mutants/{path.name}: has no line 'Test: <program>.<case>'", "fail")
@@ -106,7 +106,6 @@ def _of(cases, name):
 def step_mutants():
     """make mutants [ONLY=mutant]"""
     arch, only = arches.default(), os.environ.get("ONLY")
-    install.ensure(install.BUILD, arch=arch)
     paths = sorted(MUTANTS.glob("*.patch"))
     if only:
         if only not in {p.stem for p in paths}:

@@ -1,0 +1,164 @@
+"""Choosing tests, judging guests, reading mutants."""
+
+import unittest
+from pathlib import Path
+from unittest import mock
+
+from harness import check, machine, mutants, splat, test
+from harness.common import Failure
+from harness.tests.test_common import Folder
+
+KNOWN = {"kunit": ["protnone_is_skipped"],
+         "thp_numa": ["numa.counters", "bits.soft_dirty", "global.plain"],
+         "thp_numa_race": ["numa.fork"]}
+
+
+class Select(unittest.TestCase):
+    def names(self, only):
+        return test.select(only, KNOWN)[0]
+
+    def test_all(self):
+        self.assertEqual(self.names(None), list(KNOWN))
+
+    def test_program(self):
+        self.assertEqual(self.names("thp_numa"), ["thp_numa"])
+        self.assertEqual(self.names("race"), ["thp_numa_race"])
+
+    def test_case(self):
+        programs, wanted = test.select("thp_numa.numa.counters", KNOWN)
+        self.assertEqual(programs, ["thp_numa"])
+        self.assertTrue(wanted("thp_numa.numa.counters"))
+        self.assertFalse(wanted("thp_numa.numa.other"))
+        self.assertEqual(self.names("fork"), ["thp_numa_race"])
+        self.assertEqual(self.names("protnone_is_skipped"), ["kunit"])
+
+    def test_variants(self):
+        programs, wanted = test.select("bits.soft_dirty", KNOWN)
+        self.assertEqual(programs, ["thp_numa"])
+        self.assertTrue(wanted("thp_numa.bits.moved.soft_dirty"))
+        self.assertFalse(wanted("thp_numa.bits.moved.read_only"))
+
+    def test_unknown(self):
+        with self.assertRaisesRegex(Failure, "ONLY=nonsense: no such test; there is kunit, "
+                                    "thp_numa, thp_numa_race"):
+            test.select("nonsense", KNOWN)
+
+
+class Wants(unittest.TestCase):
+    def test_lines(self):
+        found = test.wants("# why\n\nthp_numa: memoryless movablecore=256M quiet\nx: default\n")
+        self.assertEqual(found["thp_numa"], test.Want("memoryless", "movablecore=256M quiet"))
+        self.assertEqual(found["x"], test.Want())
+
+    def test_unknown_machine(self):
+        with self.assertRaisesRegex(Failure, "guests:1: wants .* one of default"):
+            test.wants("thp_numa: mainframe")
+
+
+class Judge(Folder):
+    """What becomes of the programs of a guest."""
+
+    def judge(self, verdict, splats=(), **done):
+        (self.tmp / "files.tar").write_bytes(b"")
+        tasks = {n: machine.Done(n, **d) for n, d in done.items()}
+        out = machine.Outcome(verdict, "why", 1, self.tmp, tasks, list(splats), "tcg")
+        cases, again = test.judge(out, list(tasks))
+        return {c.name: c.verdict for c in cases}, again
+
+    GOOD = {"code": 0, "started": True, "lines": ["1..1", "ok 1 x"]}
+    OPEN = {"started": True, "lines": ["1..1"]}
+
+    def test_crash_leaves_the_rest_to_another_guest(self):
+        self.assertEqual(self.judge("crash", a=self.GOOD, b=self.OPEN, c={}), (
+            {"a.x": "pass", "b": "crash"}, ["c"]))
+
+    def test_crash_at_boot_is_not_tried_again(self):
+        self.assertEqual(self.judge("crash", a={}, b={}), (
+            {"a": "not run", "b": "not run", "guest": "crash"}, []))
+
+    def test_splat_in_a_test_that_passes(self):
+        found, _ = self.judge("crash", [splat.Splat("WARNING: x", "a")], a=self.GOOD)
+        self.assertEqual(found, {"a.x": "pass", "a.splat": "crash"})
+
+    def test_splat_at_boot(self):
+        found, _ = self.judge("crash", [splat.Splat("WARNING: x", "")], a=self.GOOD)
+        self.assertEqual(found, {"a.x": "pass", "guest": "crash"})
+
+    def test_lost_after_the_last_test(self):
+        found, _ = self.judge("lost", a=self.GOOD)
+        self.assertEqual(found, {"a.x": "pass", "guest": "lost"})
+
+    def test_timeout(self):
+        self.assertEqual(self.judge("timeout", a=self.OPEN)[0], {"a": "timeout"})
+
+
+class Status(unittest.TestCase):
+    def test_stream_in_pieces(self):
+        heard = []
+        status = machine.Status(machine.Job((machine.Task("a b", ""),)),
+                                lambda name, line: heard.append((name, line)))
+        data = b"\x01boot\n\x01start a b\nhello\nwor\x01ld\n\n\x01end 3 1.50 0 a b\nstray\n\x01done\n"
+        for i in range(0, len(data), 3):
+            status.feed(data[i:i + 3])
+        done = status.done["a b"]
+        self.assertEqual((done.code, done.seconds, done.lines),
+                         (3, 1.5, ["hello", "wor\x01ld"]))
+        self.assertTrue(status.booted and status.finished)
+        self.assertEqual(heard[0], ("a b", "hello"))
+
+
+class Mutants(Folder):
+    def read(self, text):
+        path = self.tmp / "m.patch"
+        path.write_text(text)
+        return mutants.read(path, KNOWN, {"thp_numa": test.Want("memoryless")})
+
+    def test_program(self):
+        found = self.read("Test: thp_numa.numa.counters\n\nWhy.\n\n--- a/x\n+++ b/x\n")
+        self.assertEqual((found.program, found.case, found.want.topology, found.flavor),
+                         ("thp_numa", "thp_numa.numa.counters", "memoryless", "release"))
+
+    def test_suite(self):
+        found = self.read("Test: thp_migration.protnone_is_skipped\nKernel: debug\n"
+                          "Machine: cpuless\n--- a/x\n")
+        self.assertEqual((found.program, found.flavor, found.want.topology),
+                         ("kunit", "debug", "cpuless"))
+
+    def test_errors(self):
+        for text, why in (("--- a/x\nTest: thp_numa.numa.counters\n", "has no line 'Test:"),
+                          ("Test: thp_numa.numa.nothing\n", "there is no test thp_numa.numa"),
+                          ("Test: thp_numa.numa.counters\nKernel: best\n", "is one of release"),
+                          ("Test: thp_numa.numa.counters\nMachine: vax\n", "one of default")):
+            with self.assertRaisesRegex(Failure, why):
+                self.read(text)
+
+
+class Check(Folder):
+    def test_ignored_have_reasons(self):
+        self.assertIn("MISSING_SIGN_OFF", check.ignored())
+        path = self.tmp / "list"
+        path.write_text("LONG_LINE\n")
+        with mock.patch.object(check, "IGNORED", path), \
+                self.assertRaisesRegex(Failure, "LONG_LINE: no reason given"):
+            check.ignored()
+
+    def test_touched(self):
+        path = self.tmp / "a.patch"
+        path.write_text("diff --git a/mm/x.c b/mm/x.c\n--- a/mm/x.c\n")
+        self.assertEqual(check.touched([path, path]), ["mm/x.c"])
+
+    def test_places_do_not_count(self):
+        text = "mm/x.c:12:3: warning: foo"
+        self.assertEqual(check.PLACE.sub("", text), "mm/x.c: warning: foo")
+
+
+class Fixtures(unittest.TestCase):
+    def test_every_fixture_is_used(self):
+        folder = Path(__file__).with_name("fixtures")
+        text = Path(__file__).with_name("test_ktap.py").read_text()
+        for path in folder.glob("*.tap"):
+            self.assertIn(f'"{path.stem}"', text)
+
+
+if __name__ == "__main__":
+    unittest.main()
