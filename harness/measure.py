@@ -126,6 +126,7 @@ def guest_record(kernel, what, outcome):
         say(f"  {verdict}: {why} (see {outcome.folder})")
     return {"kernel": kernel, "what": what, "verdict": verdict, "why": why,
             "accel": outcome.accel, "seconds": round(outcome.seconds, 1),
+            "sysctls": (outcome.file("sysctls") or "").splitlines(),
             "folder": Path(outcome.folder).name}
 
 

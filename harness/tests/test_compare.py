@@ -1,6 +1,7 @@
 """compare.py against numbers worked out by hand or taken from tables."""
 
 import unittest
+import warnings
 
 from harness import compare
 
@@ -50,6 +51,11 @@ class Welch(unittest.TestCase):
         self.assertEqual(compare.differs([1, 1], [2, 2]), 0)
         self.assertEqual(compare.greater([1, 1], [2, 2]), 0)
         self.assertEqual(compare.greater([2, 2], [1, 1]), 1)
+
+    def test_scatter_on_one_side(self):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            self.assertLess(compare.greater([1, 1, 1], [1.9, 2, 2.1]), 0.01)
 
     def test_too_few(self):
         self.assertIsNone(compare.differs([1], [1, 2]))
