@@ -15,7 +15,7 @@ from pathlib import Path
 from harness import source
 from harness.arches import Arch
 from harness.common import (ROOT, Failure, build_dir, cache_dir, command, key_of,
-                            locked, need, new_dir, output, say, write_file)
+                            locked, need, new_dir, output, say)
 
 FLAVORS = {"release": (), "debug": ("debug",)}
 # How much longer things take in a guest of this flavor.
@@ -212,7 +212,6 @@ def configure(arch, src, flavor):
     env = environment(arch)
     paths = fragments(arch, flavor)
     want = wanted(paths)
-    before = (obj / ".config").read_text() if (obj / ".config").exists() else ""
     log = build_dir() / "logs" / f"config-{arch.name}-{flavor}.log"
     say(f"configuring ({arch.name}, {flavor})")
     command(make(src, obj) + ["tinyconfig"], log, "tinyconfig", env=env)
@@ -225,6 +224,4 @@ def configure(arch, src, flavor):
         raise Failure(f"{arch.name} {flavor}: the kernel does not take {lost[0]}"
                       f"{f' and {len(lost) - 1} more' if lost[1:] else ''}: "
                       f"see what it depends on, or correct it ({where})")
-    if (obj / ".config").read_text() == before:
-        write_file(obj / ".config", before)
     return obj
