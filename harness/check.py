@@ -168,7 +168,7 @@ def _warnings(arch, tree, names):
     if not store.exists():
         with locked("tree"):
             src = kernels.checkout(tree)
-            obj = kernels.configure(arch, src, "release")
+            obj = kernels.configure(arch, src, "release", tree)
             env, log = kernels.environment(arch), build_dir() / "logs" / f"{key}.log"
             say(f"sparse, W=1 and kernel-doc on {len(names)} files ({tree[:12]})")
             command(kernels.make(src, obj) + ["prepare"], log, "make prepare", env=env)

@@ -20,6 +20,7 @@ from harness.common import (ROOT, Failure, build_dir, cache_dir, command, key_of
 FLAVORS = {"release": (), "debug": ("debug",)}
 # How much longer things take in a guest of this flavor.
 SLOWNESS = {"release": 1, "debug": 4}
+SERIES_CONFIG = ROOT / "guest" / "config" / "series.config"
 # What the kernel and its modules are not made of.
 NOT_BUILT = ("Documentation", "LICENSES", "MAINTAINERS", "CREDITS", "samples")
 
@@ -110,6 +111,13 @@ def missing(want, config):
     return [f"{k}={v}" for k, v in want.items() if have.get(k, "n") != v]
 
 
+def added(tree):
+    """The fragment of what the series adds, as far as a tree has the symbols."""
+    want = wanted([SERIES_CONFIG])
+    found = git("grep", "-hE", r"^\s*(menu)?config ", tree, "--", "*Kconfig*").split()
+    return {k: v for k, v in want.items() if k.removeprefix("CONFIG_") in found}
+
+
 def environment(arch):
     """Environment for make: reproducible, ccache in front of the compiler."""
     env = dict(os.environ)
@@ -145,7 +153,8 @@ def find(arch, tree, flavor="release"):
 
 
 def _named(arch, tree, flavor):
-    text = "".join(f"{k}={v}\n" for k, v in wanted(fragments(arch, flavor)).items())
+    want = wanted(fragments(arch, flavor) + [SERIES_CONFIG])
+    text = "".join(f"{k}={v}\n" for k, v in want.items())
     key = key_of("kernel 1", arch.name, flavor, content_of(tree), text, compiler(arch))
     return Kernel(arch, flavor, tree, key, build_dir() / "kernels" / key)
 
@@ -161,7 +170,7 @@ def build(arch, tree, flavor="release", what="kernel", more=()):
     kernel = _named(arch, tree, flavor)
     with locked("tree"):
         src = checkout(tree)
-        obj = configure(arch, src, flavor)
+        obj = configure(arch, src, flavor, tree)
         log = build_dir() / "logs" / f"{kernel.key}.log"
         title = f"building {what} ({arch.name}, {flavor})"
         say(title)
@@ -205,13 +214,13 @@ def checkout(tree):
     return src
 
 
-def configure(arch, src, flavor):
+def configure(arch, src, flavor, tree):
     """Write .config from tinyconfig and the fragments, and verify it."""
     obj = src / f"obj-{arch.name}-{flavor}"
     obj.mkdir(exist_ok=True)
     env = environment(arch)
     paths = fragments(arch, flavor)
-    want = wanted(paths)
+    want = wanted(paths) | added(tree)
     log = build_dir() / "logs" / f"config-{arch.name}-{flavor}.log"
     say(f"configuring ({arch.name}, {flavor})")
     command(make(src, obj) + ["tinyconfig"], log, "tinyconfig", env=env)
