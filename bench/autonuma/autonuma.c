@@ -334,12 +334,18 @@ static double converged(size_t n)
 
 static void child_ended(int sig)
 {
+	static const char killed[] =
+		"a process was killed: is the start node large enough?\n";
 	int status;
 
 	(void)sig;
-	while (waitpid(-1, &status, WNOHANG) > 0)
-		if (!WIFEXITED(status) || WEXITSTATUS(status))
-			_exit(1);	/* it has said why; takes the others along */
+	while (waitpid(-1, &status, WNOHANG) > 0) {
+		if (WIFEXITED(status) && !WEXITSTATUS(status))
+			continue;
+		if (WIFSIGNALED(status))	/* else it has said why itself */
+			(void)!write(STDERR_FILENO, killed, sizeof(killed) - 1);
+		_exit(1);			/* takes the others along */
+	}
 }
 
 static void barrier(pthread_barrier_t *b, int n)
