@@ -7,6 +7,9 @@ export LINUX BUILD RESULTS
 # What to run, and how
 export ARCH FLAVOR ONLY KERNEL CMD SHARE TIMEOUT ACCEL SLOW
 
+# A shell command in CMD is for the guest's shell: no $ of it is make's.
+override CMD := $(value CMD)
+
 STEPS = run test shell guest apply export check mutants
 
 help:

@@ -208,6 +208,7 @@ class Status:
         self.listener = listener
         self.stop = False
         self._rest = b""
+        self._empty = 0
         self._now = None
 
     def feed(self, data):
@@ -216,11 +217,23 @@ class Status:
         for raw in lines:
             line = raw.decode(errors="replace").rstrip("\r")
             if line.startswith("\x01"):
+                # The newline in front of a control line is init's.
+                self._empty = max(0, self._empty - 1) if line[1:4] == "end" else self._empty
+                self._output()
                 self._control(line[1:])
-            elif self._now is not None:
+            elif not line:
+                self._empty += 1
+            else:
+                self._output(line)
+
+    def _output(self, *lines):
+        """Empty lines that were held back, and what came after them."""
+        if self._now is not None:
+            for line in [""] * self._empty + list(lines):
                 self._now.lines.append(line)
                 if self.listener and self.listener(self._now.name, line):
                     self.stop = True
+        self._empty = 0
 
     def _control(self, line):
         """boot | start NAME | end CODE SECONDS NAME | alive | done"""
@@ -236,8 +249,6 @@ class Status:
                 done = self.done[name]
                 done.code, done.seconds = int(code), float(seconds)
                 done.timed_out = timed_out == "1"
-                if done.lines and not done.lines[-1]:
-                    done.lines.pop()    # the newline that precedes a control line
             self._now = None
         elif word == "done":
             self.finished = True
