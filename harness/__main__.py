@@ -25,6 +25,9 @@ APPLY = {k: install.BUILD[k] for k in
 
 def main(args):
     """Run one step; the exit code tells the verdict (common.EXIT_CODES)."""
+    # So that compilers and guests are ended with us.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda n, frame: sys.exit(128 + n))
     try:
         if len(args) != 1 or args[0] not in STEPS:
             raise Failure(f"no such step: {' '.join(args)}: there is {', '.join(STEPS)}")

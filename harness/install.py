@@ -11,7 +11,7 @@ from harness.common import Failure, build_dir, command, say
 BUILD = {
     "git": "git", "make": "make", "gcc": "gcc", "flex": "flex", "bison": "bison",
     "bc": "bc", "perl": "perl", "rsync": "rsync", "xz": "xz-utils", "ccache": "ccache",
-    "busybox": "busybox-static", "file": "file", "ldd": "libc-bin",
+    "ps": "procps", "busybox": "busybox-static", "file": "file", "ldd": "libc-bin",
     "/usr/include/libelf.h": "libelf-dev", "/usr/include/openssl/ssl.h": "libssl-dev",
     "/usr/include/stdio.h": "libc6-dev",
     "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -98,6 +99,30 @@ class Programs(Folder):
         with self.assertRaises(Failure) as caught:
             common.command(["sleep", "100"], self.tmp / "log", "waiting", timeout=0.5)
         self.assertEqual(common.EXIT_CODES[caught.exception.verdict], 6)
+
+
+    def test_nothing_is_left_running(self):
+        script = ("import sys\nfrom unittest import mock\nfrom harness import __main__, common\n"
+                  "def step(): common.command(['sleep', sys.argv[1]], sys.argv[2], 'x')\n"
+                  "module = mock.Mock(step_apply=step)\n"
+                  "with mock.patch('importlib.import_module', return_value=module), "
+                  "mock.patch('harness.install.ensure'):\n"
+                  "    sys.exit(__main__.main(['apply']))\n")
+        seconds = f"98{os.getpid()}"
+        with subprocess.Popen([sys.executable, "-c", script, seconds, str(self.tmp / "log")],
+                              cwd=common.ROOT) as child:
+            def sleeping():
+                said = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True,
+                                      check=True)
+                return f"sleep {seconds}" in said.stdout.splitlines()
+            for _ in range(100):
+                if sleeping():
+                    break
+                time.sleep(0.1)
+            self.assertTrue(sleeping())
+            child.terminate()
+            self.assertEqual(child.wait(), 128 + 15)
+            self.assertFalse(sleeping())
 
 
 class Install(Folder):
