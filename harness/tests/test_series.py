@@ -6,7 +6,7 @@ import os
 import subprocess
 from unittest import mock
 
-from harness import series, source
+from harness import mutants, series, source
 from harness.common import Failure, build_dir, sha256
 from harness.tests.test_common import Folder
 
@@ -194,6 +194,15 @@ class Topics(Folder):
         with self.assertRaisesRegex(Failure, "not committed: commit or stash"):
             series.apply()
         self.assertEqual((self.linux / "c").read_text(), "mine\n")
+
+    def test_mutant(self):
+        path = self.tmp / "m.patch"
+        text = self.git("diff", "numa-balancing", "fixes")
+        path.write_text(f"Test: a.b\n\nPuts the bug back.\n\n{text}\n")
+        tree = mutants.mutated(self.git("rev-parse", "numa-balancing^{tree}"), path)
+        self.assertEqual(tree, self.git("rev-parse", "fixes^{tree}"))
+        with self.assertRaisesRegex(Failure, "mutants/m.patch does not apply: .*a:"):
+            mutants.mutated(tree, path)
 
     def test_topic_that_left_its_place(self):
         self.git("checkout", "-q", "fixes")
