@@ -224,6 +224,9 @@ def output(argv, *, cwd=None, env=None, data=None):
         raise Failure(f"{e.filename} is missing: install it") from e
     if p.returncode:
         words = [s for s in p.stderr.splitlines() if s.strip()]
+        if "No space left on device" in p.stderr:
+            raise Failure(f"{Path(str(argv[0])).name} {argv[1]}: disk full, free some space "
+                          "and run again")
         raise Failure(f"{Path(str(argv[0])).name} {argv[1]}: "
                       f"{words[-1] if words else 'exit code ' + str(p.returncode)}")
     return p.stdout

@@ -251,8 +251,10 @@ def step_test():
         install.ensure(install.BUILD, arch=arch)
     tree = series.trees()["patched"]
     known = catalogue(tree)
-    select(only, known)
+    names = select(only, known)[0]
     folder, cases = new_results("test"), []
+    ktap.write(folder, "all", [ktap.Case(f"{a.name}-{k}.{n}") for a in chosen
+                               for k in kinds for n in names])
     try:
         _all(chosen, kinds, only, tree, known, folder, cases)
     except (Failure, OSError) as e:

@@ -72,6 +72,13 @@ class Files(Folder):
         with self.assertRaisesRegex(Failure, "disk full, free some space"):
             common.command(["sh", "-c", "cat /etc/passwd > /dev/full"], self.tmp / "log", "writing")
 
+    def test_disk_full_in_git(self):
+        with self.assertRaisesRegex(Failure, "cat /etc/passwd: disk full, free some space"):
+            said = subprocess.CompletedProcess(
+                [], 1, stderr="fatal: cannot write: No space left on device")
+            with mock.patch("subprocess.run", return_value=said):
+                common.output(["cat", "/etc/passwd"])
+
     def test_results_are_unique(self):
         self.assertNotEqual(common.new_results("a"), common.new_results("a"))
 

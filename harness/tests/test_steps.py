@@ -97,7 +97,8 @@ class Status(unittest.TestCase):
         heard = []
         status = machine.Status(machine.Job((machine.Task("a b", ""),)),
                                 lambda name, line: heard.append((name, line)))
-        data = b"\x01boot\n\x01start a b\nhello\n\nwor\x01ld\n\n\x01end 3 1.50 0 a b\nstray\n\x01done\n"
+        data = (b"\x01boot\n\x01start a b\nhello\n\nwor\x01ld\n\n"
+                b"\x01end 3 1.50 0 a b\nstray\n\x01done\n")
         for i in range(0, len(data), 3):
             status.feed(data[i:i + 3])
         done = status.done["a b"]
