@@ -76,10 +76,12 @@ def run(kernel, mutant, tests, folder):
     lines = []
 
     def listen(_, line):
-        """Stop as soon as the case has its result."""
+        """Stop as soon as the case has failed, or has its only result."""
         lines.append(line)
-        return ktap.RESULT.match(line) and mutant.program != test.KUNIT and \
-            bool(_of(ktap.parse(lines, mutant.program)[0], mutant.case))
+        if not ktap.RESULT.match(line) or mutant.program == test.KUNIT:
+            return False
+        return any(c.verdict == "fail" or c.name == mutant.case
+                   for c in _of(ktap.parse(lines, mutant.program)[0], mutant.case))
 
     initrds = rootfs.basic(kernel) + [rootfs.folder(tests, "tests")]
     out = machine.run(mach, kernel, initrds, machine.Job((task,), "/tests"), folder, listen)
