@@ -14,7 +14,7 @@ STEPS = run test shell guest apply export check mutants
 
 help:
 	@echo 'make run       base and patched kernels side by side in a two-node guest: one table'
-	@echo 'make test      harness tests, KUnit, kselftests  [ARCH=x] [FLAVOR=release|debug] [ONLY=test]'
+	@echo 'make test      harness tests, KUnit, kselftests  [ARCH=x] [FLAVOR=release|debug|all] [ONLY=test]'
 	@echo 'make shell     a shell in the guest              [KERNEL=base|patched] [SHARE=dir]'
 	@echo 'make guest     CMD="..." in the guest            [KERNEL=base|patched] [SHARE=dir] [TIMEOUT=s]'
 	@echo 'make apply     import the base, apply the series as branches of build/linux'

@@ -160,11 +160,13 @@ def _show(cases):
 
 
 def flavors():
-    """FLAVOR=, or all."""
-    wish = os.environ.get("FLAVOR")
-    if wish and wish not in kernels.FLAVORS:
-        raise Failure(f"FLAVOR={wish}: there is {', '.join(kernels.FLAVORS)}")
-    return [wish] if wish else list(kernels.FLAVORS)
+    """FLAVOR=, a flavor or 'all'; release if it is not given."""
+    wish = os.environ.get("FLAVOR") or "release"
+    if wish == "all":
+        return list(kernels.FLAVORS)
+    if wish not in kernels.FLAVORS:
+        raise Failure(f"FLAVOR={wish}: there is all, {', '.join(kernels.FLAVORS)}")
+    return [wish]
 
 
 def guests(kernel, tests, programs, folder, where=""):
@@ -243,7 +245,7 @@ def judge(out, names):
 
 
 def step_test():
-    """make test [ARCH=] [FLAVOR=] [ONLY=]"""
+    """make test [ARCH=] [FLAVOR=release|debug|all] [ONLY=]"""
     only, wish = os.environ.get("ONLY"), os.environ.get("ARCH")
     chosen = [arches.find(wish)] if wish else arches.tested()
     kinds = flavors()
