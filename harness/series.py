@@ -199,7 +199,8 @@ def _am_error(tree, path):
 def rendered(below, topic):
     """{file name: content} of the patches of a branch."""
     if subprocess.run(["git", "-C", build_dir() / "linux", "merge-base", "--is-ancestor",
-                       below, topic.branch], env=source.git_env(), check=False).returncode:
+                       below, topic.branch], env=source.git_env(), check=False,
+                      capture_output=True).returncode:
         raise Failure(f"branch {topic.branch} is not on top of {below}: rebase it "
                       "(git rebase --update-refs)", "fail")
     span = f"{below}..{topic.branch}"
