@@ -165,7 +165,7 @@ def flavors():
     if wish == "all":
         return list(kernels.FLAVORS)
     if wish not in kernels.FLAVORS:
-        raise Failure(f"FLAVOR={wish}: there is all, {', '.join(kernels.FLAVORS)}")
+        raise Failure(f"FLAVOR={wish}: there is {', '.join(kernels.FLAVORS)}, all")
     return [wish]
 
 
