@@ -367,7 +367,7 @@ def _judge(status, code, limit, seconds, folder, accel):
     out.splats = splat.scan([console, out.file("dmesg") or ""])
     panic = splat.panic(console)
     if out.splats or panic:
-        out.verdict, out.why = "crash", panic or out.splats[0].line
+        out.verdict, out.why = "crash", out.splats[0].line if out.splats else panic
     elif limit:
         at = [d.name for d in status.done.values() if d.started and d.code is None]
         out.verdict = "timeout"
