@@ -8,6 +8,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -156,19 +157,24 @@ def need(program, package):
     return path
 
 
-def tail(path, words=("error", "fatal", "No space left", "E:")):
-    """The line of a log that tells most: the first with one of `words`, else the last."""
+# What a line of a log looks like that names the cause of a failure: the
+# compiler's, the linker's, apt's, and last make's own.
+CAUSES = (re.compile(r"No space left on device"),
+          re.compile(r"(\bfatal|\berror|\bERROR|^E): |undefined reference|\bKilled\b"),
+          re.compile(r"\*\*\* "))
+
+
+def tail(path):
+    """The line of a log that tells most: the first that names a cause, else the last."""
     try:
         lines = [s.strip() for s in
                  Path(path).read_text(errors="replace").splitlines() if s.strip()]
     except OSError:
         return ""
-    for line in lines:
-        if "No space left on device" in line:
-            return line
-    for line in lines:
-        if any(w in line for w in words):
-            return line
+    for cause in CAUSES:
+        for line in lines:
+            if cause.search(line):
+                return line
     return lines[-1] if lines else ""
 
 

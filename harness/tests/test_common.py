@@ -95,6 +95,13 @@ class Programs(Folder):
             common.command(["sh", "-c", "echo hello; echo 'mm/a.c:1: error: no'; exit 2"],
                            self.tmp / "log", "building")
 
+    def test_the_line_that_names_the_cause(self):
+        for cause in ("mm/a.c:1:2: error: no such thing", "ld: x.o: undefined reference to `y'",
+                      "fatal: not a git repository", "E: Unable to locate package",
+                      "make[1]: *** [Makefile:9: all] Error 2"):
+            (self.tmp / "log").write_text(f"  CC  str_error_r.o\n{cause}\nmake: leaving\n")
+            self.assertEqual(common.tail(self.tmp / "log"), cause)
+
     def test_kernel_that_does_not_build(self):
         with self.assertRaisesRegex(Failure, "building x failed: a.c:1:.*error"):
             (self.tmp / "a.c").write_text("int main(void) { return nothing; }\n")
