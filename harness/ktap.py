@@ -19,6 +19,12 @@ DIRECTIVE = re.compile(r"(?:^|\s)#\s*(SKIP|TODO|XFAIL)\b\s*(.*)$", re.I)
 SUBTEST = re.compile(r"^(\s*)#\s*Subtest:\s*(\S+)\s*$")
 RUNNING = re.compile(r"^#\s+RUN\s+(\S+)\s+\.\.\.")
 HEADER = re.compile(r"^\s*K?TAP version \d+\s*$")
+# A KUnit case that fails, a result of KUnit, and either at the end of a line
+# that another case was cut off in.
+FAILED = re.compile(r"^ *# (\w+): (?:EXPECTATION|ASSERTION) FAILED\b")
+KRESULT = re.compile(r"^ *(?:not ok|ok) (\d+) - (\w*)$")
+GLUED = re.compile(r"^(.*?\S.*?)( {4}# \w+: (?:EXPECTATION|ASSERTION) FAILED\b.*"
+                   r"|(?: {4})?(?:not ok|ok) \d+ - \w+)$")
 
 
 @dataclass
@@ -48,8 +54,7 @@ def parse(lines, program):
     """
     cases, problems = [], []
     levels, running, said = [_Level(0, program)], "", []
-    for raw in lines:
-        line = STAMP.sub("", raw.rstrip("\n\r"))
+    for line in _mended([STAMP.sub("", raw.rstrip("\n\r")) for raw in lines]):
         plan, result = PLAN.match(line), RESULT.match(line)
         subtest, run = SUBTEST.match(line), RUNNING.match(line)
         if run:
@@ -83,6 +88,37 @@ def parse(lines, program):
     for level in reversed(levels):
         _count(level, problems)
     return cases, problems
+
+
+def _mended(lines):
+    """The lines, with the result of each KUnit case that said too much to keep it.
+
+    5.10 keeps 511 bytes of what a case says, its result included.  The log of
+    a case that failed at length so ends somewhere in a line, and that line
+    goes on with the log of the next case.
+    """
+    found, failed, number = [], "", 0
+    for line in lines:
+        parts = [line]
+        if failed and not KRESULT.match(line) and (glued := GLUED.match(line)):
+            parts = list(glued.groups())
+            whole = KRESULT.match(parts[0])
+            if RESULT.match(parts[0]) and not (whole and whole[2] == failed):
+                del parts[0]
+        for part in parts:
+            told, result = FAILED.match(part), KRESULT.match(part)
+            if failed and (told and told[1] != failed or result and result[2] != failed):
+                number += 1
+                found.append(f"    not ok {number} - {failed}")
+                failed = ""
+            if told:
+                failed = told[1]
+            elif result:
+                number, failed = int(result[1]), ""
+            elif SUBTEST.match(part):
+                number = 0
+            found.append(part)
+    return found
 
 
 def _at(levels, indent):

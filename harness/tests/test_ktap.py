@@ -56,6 +56,36 @@ class Parse(unittest.TestCase):
                          {"thp.round_trip": "pass", "thp.protection": "pass"})
         self.assertEqual(problems, [])
 
+    def test_cut_off(self):
+        cases, problems = ktap.parse(lines("cut-off"), "kunit")
+        self.assertEqual(self.verdicts(cases), {
+            "thp_migration.with_migration": "pass",
+            "thp_migration.without_migration": "fail",
+            "thp_migration.on_this_architecture": "fail",
+            "thp_migration.round_trip": "pass",
+            "thp_migration.mapping": "fail"})
+        self.assertEqual([c.name for c in cases],
+                         list(self.verdicts(cases)))
+        self.assertTrue(all("EXPECTATION FAILED" in c.why for c in cases
+                            if c.verdict == "fail"))
+        self.assertEqual(problems, [])
+
+    def test_cut_off_anywhere(self):
+        """The log of a case is cut after any of its bytes."""
+        first = "    # one: EXPECTATION FAILED at x.c:1\n"
+        more = "    Expected a == 1, but\n        a == 2\n    not ok 1 - one\n"
+        for behind in ("    ok 2 - two\n", "    # two: EXPECTATION FAILED at x.c:2\n"
+                       "    Expected b == 1, but\n    not ok 2 - two\n"):
+            for size in range(len(more) + 1):
+                text = f"    # Subtest: s\n    1..2\n{first}{more[:size]}{behind}" \
+                       "not ok 1 - s\n"
+                with self.subTest(cut=more[:size], behind=behind):
+                    cases, problems = ktap.parse(text.splitlines(), "kunit")
+                    self.assertEqual(self.verdicts(cases), {
+                        "s.one": "fail",
+                        "s.two": "pass" if behind.startswith("    ok") else "fail"})
+                    self.assertEqual(problems, [])
+
     def test_wrong_count(self):
         text = [s for s in lines("flat") if not s.startswith("ok 4")]
         self.assertEqual(ktap.parse(text, "thp")[1], ["thp: 3 results of 4 planned"])
