@@ -159,7 +159,8 @@ def _sound(arch, tree, tests, mutants, folder):
         for number, ((want, program), names) in enumerate(todo.items(), 1):
             say(f"{program} without mutants ({number}/{len(todo)}, {flavor})")
             cases = test.one_guest(kernel, want, [program], tests,
-                                   folder / f"sound-{flavor}-{number}")
+                                   folder / f"sound-{flavor}-{number}",
+                                   cases=[n.partition(".")[2] for n in sorted(names)])
             if any(c.verdict in ("crash", "timeout", "lost") for c in cases):
                 continue
             for name in names:

@@ -186,9 +186,10 @@ def guests(kernel, tests, programs, folder, where=""):
     return cases
 
 
-def one_guest(kernel, want, names, tests, folder, where=""):
+def one_guest(kernel, want, names, tests, folder, where="", cases=()):
     """The cases of programs that run on one kind of guest.
 
+    cases: the names of those that kselftest programs are to run, if not all.
     What a program that takes the guest down leaves undone gets another guest.
     """
     seconds = limit(tests)
@@ -198,9 +199,9 @@ def one_guest(kernel, want, names, tests, folder, where=""):
         if where and name != KUNIT and ktap.RESULT.match(line):
             say(f"{where}{name}: {line.strip()}")
 
-    tasks = {n: machine.Task(n, READ_KUNIT if n == KUNIT else f"./{n}", seconds)
-             for n in names}
-    cases, left, again = [], list(names), 0
+    tasks = {n: machine.Task(n, READ_KUNIT if n == KUNIT else " ".join([f"./{n}", *cases]),
+                             seconds) for n in names}
+    done, left, again = [], list(names), 0
     while left:
         mach = machine.Machine(kernel.arch, machine.TOPOLOGIES[want.topology], want.boot,
                                timeout=120 + seconds * len(left), slow=kernel.slow)
@@ -211,9 +212,9 @@ def one_guest(kernel, want, names, tests, folder, where=""):
         if out.verdict == "infra":
             raise Failure(out.why)
         found, left = judge(out, left)
-        cases += found
+        done += found
         again += 1
-    return cases
+    return done
 
 
 def judge(out, names):
