@@ -6,7 +6,7 @@ import signal
 import sys
 
 from harness import arches, install
-from harness.common import Failure, fail
+from harness.common import Failure, check_options, fail
 
 # step -> module and function; tables of tools that it needs
 STEPS = {
@@ -19,8 +19,7 @@ STEPS = {
     "guest": ("guest", "step_guest", (install.BUILD,)),
     "mutants": ("mutants", "step_mutants", (install.BUILD,)),
 }
-APPLY = {k: install.BUILD[k] for k in
-         ("git", "xz", "/usr/share/keyrings/debian-archive-keyring.gpg")}
+APPLY = {k: install.BUILD[k] for k in ("git", "xz")}
 
 
 def main(args):
@@ -31,6 +30,7 @@ def main(args):
     try:
         if len(args) != 1 or args[0] not in STEPS:
             raise Failure(f"no such step: {' '.join(args)}: there is {', '.join(STEPS)}")
+        check_options()
         name, function, tools = STEPS[args[0]]
         wish = os.environ.get("ARCH")
         arch = arches.find(wish) if wish else arches.default()

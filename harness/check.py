@@ -107,17 +107,12 @@ def builds():
     arch, problems, all_ = arches.default(), [], commits()
     for number, (commit, subject) in enumerate(all_, 1):
         tree = kernels.tree_of(commit)
-        if kernels.find(arch, tree):
-            continue
         try:
             kernel = kernels.build(arch, tree, what=f"patch {number}/{len(all_)}, {subject}")
         except Failure as e:
             problems.append(f"patch {number}, {subject}: {e}")
             continue
-        log = build_dir() / "logs" / f"{kernel.key}.log"
-        problems += [f"patch {number}, {subject}: {line}"
-                     for line in log.read_text(errors="replace").splitlines()
-                     if re.search(r"^\S+:\d+:\d+: warning:", line)]
+        problems += [f"patch {number}, {subject}: {line}" for line in kernel.warnings]
     return problems
 
 

@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -73,6 +74,41 @@ def slow_factor():
     return factor
 
 
+def seconds_of_task():
+    """TIMEOUT=s of `make guest`."""
+    try:
+        seconds = float(os.environ.get("TIMEOUT") or 3600)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < 1e6:
+        raise Failure("TIMEOUT must be a number of seconds, for example TIMEOUT=600")
+    return seconds
+
+
+def wished_accel():
+    """ACCEL=, 'kvm', 'tcg' or '' to try."""
+    wish = os.environ.get("ACCEL") or ""
+    if wish not in ("", "kvm", "tcg"):
+        raise Failure(f"ACCEL={wish}: there is kvm and tcg")
+    return wish
+
+
+def check_options():
+    """Failure for what would only be found hours later."""
+    if sys.version_info < (3, 11):
+        raise Failure("python3 is older than 3.11, which Debian 12 has: run it there")
+    slow_factor()
+    seconds_of_task()
+    wished_accel()
+    checkout = os.environ.get("LINUX")
+    if checkout and not Path(checkout).is_dir():
+        raise Failure(f"LINUX={checkout}: no such folder")
+    for name, path in (("BUILD", build_dir()), ("RESULTS", results_dir())):
+        if re.search(r"[\s:,]", str(path)):
+            raise Failure(f"{path}: a kernel cannot be built, nor a guest run, below a name "
+                          f"with a space, ':' or ',': give {name}=dir")
+
+
 _started = time.monotonic()
 
 
@@ -134,9 +170,9 @@ def new_dir(path):
 
 
 @contextlib.contextmanager
-def locked(name):
-    """One process at a time below the build folder; the second one waits."""
-    path = build_dir() / f"{name}.lock"
+def locked(name, folder=None):
+    """One process at a time below a folder, the build folder; the second one waits."""
+    path = (folder or build_dir()) / f"{name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", encoding="ascii") as f:
         try:
@@ -144,7 +180,7 @@ def locked(name):
         except OSError as e:
             if e.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
-            say(f"waiting for another run that uses {build_dir()}")
+            say(f"waiting for another run that uses {path.parent}")
             fcntl.flock(f, fcntl.LOCK_EX)
         yield
 
@@ -155,6 +191,17 @@ def need(program, package):
     if not path:
         raise Failure(f"{program} is missing: install it (Debian package {package})")
     return path
+
+
+def _end(child):
+    """End a program and what it started; apt and dpkg clean up if they are let."""
+    for number, wait in ((signal.SIGTERM, 10), (signal.SIGKILL, None)):
+        if child.poll() is not None:
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(wait)
 
 
 # What a line of a log looks like that names the cause of a failure: the
@@ -178,8 +225,9 @@ def tail(path):
     return lines[-1] if lines else ""
 
 
-def command(argv, log, what, *, progress=None, cwd=None, env=None, timeout=None):
-    """Run a program with its output in the file `log`; Failure if it fails.
+def command(argv, log, what, *, progress=None, cwd=None, env=None, timeout=None,
+            verdict="infra"):
+    """Run a program with its output in the file `log`; Failure, of `verdict`, if it fails.
 
     `what` names the work for the user.  `progress`, a function of the number
     of lines printed so far, gives a line to show every half minute.
@@ -210,14 +258,17 @@ def command(argv, log, what, *, progress=None, cwd=None, env=None, timeout=None)
                     with open(log, "rb") as f:
                         say(progress(sum(1 for _ in f)))
         finally:
-            if child.poll() is None:
-                os.killpg(child.pid, 9)
-                child.wait()
+            _end(child)
     if code:
         why = tail(log)
-        if "No space left on device" in why:
+        if "No space left on device" in why or _full(log.parent):
             raise Failure(f"{what}: disk full, free some space and run again (log: {log})")
-        raise Failure(f"{what} failed: {why} (log: {log})")
+        raise Failure(f"{what} failed: {why} (log: {log})", verdict)
+
+
+def _full(folder):
+    """Whether a disk is so full that a log may not say so."""
+    return shutil.disk_usage(folder).free < 1 << 20
 
 
 def output(argv, *, cwd=None, env=None, data=None):
@@ -243,8 +294,8 @@ def reason(error):
     if isinstance(error, Failure):
         return str(error), error.verdict
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"disk full at {error.filename or build_dir()}: free some space " \
-               "and run again", "infra"
+        where = error.filename or f"{build_dir()} or {results_dir()}"
+        return f"disk full at {where}: free some space and run again", "infra"
     if isinstance(error, OSError):
         return f"{error.filename or 'system'}: {error.strerror or error}", "infra"
     raise error

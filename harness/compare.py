@@ -1,4 +1,4 @@
-"""Numbers of two kernels, compared: means with confidence intervals, Welch's t-test.
+"""Numbers of two kernels, compared: confidence intervals, Welch's and Fisher's tests.
 
 Student's distribution is scipy's; nothing here knows what the numbers are.
 """
@@ -54,6 +54,14 @@ def differs(base, patched):
 def greater(base, patched):
     """p of Welch's t-test, one-sided: small if patched has the greater mean."""
     return _welch(base, patched, "less")
+
+
+def fewer(base, patched):
+    """p of Fisher's exact test, one-sided: small if fewer of patched, a list of bools, are so."""
+    if not base or not patched:
+        return None
+    table = [[sum(patched), len(patched) - sum(patched)], [sum(base), len(base) - sum(base)]]
+    return float(stats.fisher_exact(table, alternative="less")[1])
 
 
 def _welch(base, patched, alternative):

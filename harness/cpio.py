@@ -15,7 +15,7 @@ class Archive:
 
     def _entry(self, name, mode, data=b"", device=(0, 0)):
         self._number += 1
-        raw = name.encode() + b"\0"
+        raw = os.fsencode(name) + b"\0"
         head = "070701" + "".join(f"{v:08X}" for v in (
             self._number, mode, 0, 0, 1, 0, len(data), 0, 0, *device, len(raw), 0))
         part = head.encode() + raw
@@ -41,21 +41,22 @@ class Archive:
     def link(self, name, target):
         """A symbolic link."""
         self.folder(os.path.dirname(name))
-        self._entry(name.strip("/"), stat.S_IFLNK | 0o777, target.encode())
+        self._entry(name.strip("/"), stat.S_IFLNK | 0o777, os.fsencode(target))
 
     def device(self, name, major, minor):
         """A character device."""
         self._entry(name, stat.S_IFCHR | 0o600, device=(major, minor))
 
-    def tree(self, source, name):
-        """A folder of the host and what is in it."""
+    def tree(self, source, name, above=()):
+        """A folder of the host and what is in it; links are followed, but not upwards."""
+        above = (*above, Path(source).resolve())
         self.folder(name)
         for path in sorted(Path(source).iterdir()):
             inside = f"{name}/{path.name}"
-            if path.is_symlink() and not path.exists():
+            if path.is_symlink() and (not path.exists() or path.resolve() in above):
                 self.link(inside, os.readlink(path))
             elif path.is_dir():
-                self.tree(path, inside)
+                self.tree(path, inside, above)
             elif path.is_file():
                 self.file(inside, path.read_bytes(), path.stat().st_mode & 0o777)
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from harness import arches, kernel as kernels, machine, rootfs, series
-from harness.common import EXIT_CODES, Failure, new_results, say
+from harness.common import EXIT_CODES, Failure, new_results, say, seconds_of_task
 
 
 def prepare():
@@ -33,7 +33,7 @@ def step_guest():
         raise Failure("say what to run: make guest CMD='...' [SHARE=dir]")
     kernel, initrds, where = prepare()
     folder = new_results("guest")
-    seconds = float(os.environ.get("TIMEOUT") or 3600)
+    seconds = seconds_of_task()
     say("booting the guest")
     out = machine.run(
         machine.Machine(kernel.arch, timeout=seconds + 60, slow=kernel.slow), kernel, initrds,

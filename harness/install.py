@@ -1,31 +1,38 @@
 """Install what a step lacks on Debian, or say what is missing elsewhere."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
 from harness.common import Failure, build_dir, command, say
+from harness.source import KEYRING
 
-# What shows that it is there: a program, or the path of a file -> Debian package.
+# What shows that it is there: a program, the path of a file, or a Python module
+# -> Debian package.
 BUILD = {
     "git": "git", "make": "make", "gcc": "gcc", "flex": "flex", "bison": "bison",
     "bc": "bc", "perl": "perl", "rsync": "rsync", "xz": "xz-utils", "ccache": "ccache",
     "ps": "procps", "busybox": "busybox-static", "file": "file", "ldd": "libc-bin",
     "/usr/include/libelf.h": "libelf-dev", "/usr/include/openssl/ssl.h": "libssl-dev",
     "/usr/include/stdio.h": "libc6-dev",
-    "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
 }
 CHECK = {"shellcheck": "shellcheck", "sparse": "sparse"}
-RUN = {"/usr/lib/python3/dist-packages/scipy": "python3-scipy",
-       "/usr/lib/python3/dist-packages/matplotlib": "python3-matplotlib"}
+RUN = {"import scipy": "python3-scipy", "import matplotlib": "python3-matplotlib"}
 
 
 def lacking(tools):
     """Packages whose tool is not there."""
-    return sorted({package for tool, package in tools.items()
-                   if not (Path(tool).exists() if tool.startswith("/")
-                           else shutil.which(tool))})
+    importlib.invalidate_caches()
+    return sorted({package for tool, package in tools.items() if not _there(tool)})
+
+
+def _there(tool):
+    word, _, module = tool.partition(" ")
+    if module:
+        return importlib.util.find_spec(module) is not None
+    return Path(tool).exists() if tool.startswith("/") else shutil.which(tool)
 
 
 def is_debian(path="/etc/os-release"):
@@ -40,10 +47,12 @@ def is_debian(path="/etc/os-release"):
 def ensure(*tables, arch=None):
     """Install what is lacking of the tables and, for an architecture, its emulator."""
     tools = {k: v for table in tables for k, v in table.items()}
+    if not os.environ.get("LINUX"):
+        tools[KEYRING] = "debian-archive-keyring"
     if arch:
         tools[arch.qemu] = arch.qemu_package
         if arch.cross():
-            tools[f"{arch.cross()}gcc"] = f"gcc-{arch.triplet}"
+            tools[f"{arch.cross()}gcc"] = f"gcc-{arch.triplet.replace('_', '-')}"
     packages = lacking(tools)
     if not packages:
         return
@@ -60,7 +69,8 @@ def ensure(*tables, arch=None):
     say(f"installing packages: {names}")
     log = build_dir() / "logs" / "install.log"
     env = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
-    apt = root + ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-y"]
+    apt = root + ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-y", "-o",
+                  "DPkg::Lock::Timeout=300"]
     try:
         command(apt + ["update"], log, "apt-get update", env=env)
         command(apt + ["install", "--no-install-recommends", *packages], log,

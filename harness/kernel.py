@@ -1,7 +1,7 @@
 """Build kernels from git trees, and remember them by content.
 
-A kernel is a folder <build>/kernels/<key>/ with image, config, System.map and
-modules/*.ko.  One source folder, <build>/tree, is switched from tree to tree
+A kernel is a folder <build>/kernels/<key>/ with image, config, System.map,
+the compiler's warnings and modules/*.ko.  One source folder, <build>/tree, is switched from tree to tree
 and one object folder per architecture and flavor is built in, so that going
 from one patch to the next compiles only what changed.
 """
@@ -21,6 +21,7 @@ FLAVORS = {"release": (), "debug": ("debug",)}
 # How much longer things take in a guest of this flavor.
 SLOWNESS = {"release": 1, "debug": 4}
 SERIES_CONFIG = ROOT / "guest" / "config" / "series.config"
+WARNING = re.compile(r"^\S+:\d+:\d+: warning:")
 # What the kernel and its modules are not made of.
 NOT_BUILT = ("Documentation", "LICENSES", "MAINTAINERS", "CREDITS", "samples")
 
@@ -44,6 +45,12 @@ class Kernel:
     def config(self):
         """The full configuration."""
         return self.folder / "config"
+
+    @property
+    def warnings(self):
+        """Lines that the compiler warned with when it was built."""
+        path = self.folder / "warnings"
+        return path.read_text(errors="replace").splitlines() if path.exists() else []
 
     @property
     def modules(self):
@@ -159,11 +166,8 @@ def _named(arch, tree, flavor):
     return Kernel(arch, flavor, tree, key, build_dir() / "kernels" / key)
 
 
-def build(arch, tree, flavor="release", what="kernel", more=()):
-    """The kernel of a git tree, built unless it is remembered.
-
-    what: for the progress lines.  more: make targets besides image and modules.
-    """
+def build(arch, tree, flavor="release", what="kernel"):
+    """The kernel of a git tree, built unless it is remembered; what: for the progress lines."""
     kernel = find(arch, tree, flavor)
     if kernel:
         return kernel
@@ -174,10 +178,10 @@ def build(arch, tree, flavor="release", what="kernel", more=()):
         log = build_dir() / "logs" / f"{kernel.key}.log"
         title = f"building {what} ({arch.name}, {flavor})"
         say(title)
-        command(make(src, obj) + [arch.target, "modules", *more], log, title,
-                env=environment(arch),
+        command(make(src, obj) + [arch.target, "modules"], log, title,
+                env=environment(arch), verdict="fail",
                 progress=lambda n: f"{title}: {n} steps done")
-        _keep(kernel, obj)
+        _keep(kernel, obj, log)
     return kernel
 
 
@@ -186,9 +190,11 @@ def make(src, obj):
     return ["make", "-C", src, f"O={obj}", f"-j{jobs()}", "LOCALVERSION="]
 
 
-def _keep(kernel, obj):
+def _keep(kernel, obj, log):
     """Copy the results of a build to where they are found again."""
     with new_dir(kernel.folder) as tmp:
+        said = log.read_text(errors="replace").splitlines()
+        (tmp / "warnings").write_text("".join(f"{s}\n" for s in said if WARNING.search(s)))
         shutil.copy(obj / kernel.arch.image, tmp / "image")
         shutil.copy(obj / ".config", tmp / "config")
         shutil.copy(obj / "System.map", tmp / "System.map")

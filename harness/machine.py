@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness import splat
 from harness.arches import Arch
-from harness.common import Failure, need, say, slow_factor
+from harness.common import Failure, need, say, slow_factor, wished_accel
 from harness.cpio import Archive
 
 
@@ -207,7 +207,7 @@ class Status:
         self.booted = False
         self.listener = listener
         self.stop = False
-        self._rest = b""
+        self._rest = self._held = b""
         self._empty = 0
         self._now = None
 
@@ -215,6 +215,12 @@ class Status:
         """Take the bytes that came."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for raw in lines:
+            # A sign of life comes in the middle of a line that is not ended yet
+            raw = self._held + raw
+            self._held = b""
+            if raw.endswith(b"\x01alive") and raw != b"\x01alive":
+                self._held = raw.removesuffix(b"\x01alive")
+                continue
             line = raw.decode(errors="replace").rstrip("\r")
             if line.startswith("\x01"):
                 # The newline in front of a control line is init's.
@@ -265,11 +271,8 @@ def accelerator(machine, kernel, initrds):
     arch = machine.arch
     if machine.icount or machine.accel:
         return machine.accel or "tcg"
-    wish = os.environ.get("ACCEL") or ""
-    if wish not in ("", "kvm", "tcg"):
-        raise Failure(f"ACCEL={wish}: there is kvm and tcg")
-    if wish:
-        return wish
+    if wished_accel():
+        return wished_accel()
     if os.uname().machine not in arch.uname or not os.access("/dev/kvm", os.W_OK):
         return "tcg"
     if arch.name not in _accel:

@@ -21,7 +21,7 @@ WORKLOADS = {"numa01": 40, "numa01_THREAD_ALLOC": 80, "numa02": 80, "numa02_SMT"
 # How many times more passes under KVM: a guess at its speed, never run.
 KVM_PASSES = 10
 KERNELS = ("base", "patched")
-BOOTS = 5           # of each kernel; a boot runs every workload once
+BOOTS = 10          # of each kernel; a boot runs every workload once
 
 # The scanner's rates.  A run of seconds must see many scans, each of all the
 # memory of a process (256 MB, also the kernel's default): partial scans leave

@@ -132,18 +132,25 @@ def step_mutants():
         if m.case not in sound[m.flavor]:
             case.verdict, case.why = "fail", f"{m.case} does not pass without the mutant"
         else:
-            kernel = kernels.build(arch, trees[m.name], m.flavor, f"mutant {title}")
-            verdict, why = run(kernel, m, tests, folder / m.name)
-            if verdict in ("fail", "crash", "timeout"):
-                case.verdict, case.why = "pass", f"{m.case}: {verdict}: {why}"
-            else:
-                case.verdict, case.why = "fail", f"{m.case}: {verdict} {why}".strip()
+            case.verdict, case.why = _tried(arch, m, trees[m.name], tests, folder, title)
         say(f"{title}: {'killed' if case.verdict == 'pass' else 'SURVIVED'}, {case.why}")
-    ktap.write(folder, "mutants", cases)
+        ktap.write(folder, "mutants", cases)
     killed = sum(c.verdict == "pass" for c in cases)
     say(f"results: {folder}")
     print(f"{killed} of {len(cases)} mutants killed", flush=True)
     return EXIT_CODES["pass" if killed == len(cases) else "fail"]
+
+
+def _tried(arch, m, tree, tests, folder, title):
+    """(verdict, why) of a mutant: 'pass' if its test caught it."""
+    try:
+        kernel = kernels.build(arch, tree, m.flavor, f"mutant {title}")
+        verdict, why = run(kernel, m, tests, folder / m.name)
+    except Failure as e:
+        return "fail", str(e)
+    if verdict in ("fail", "crash", "timeout"):
+        return "pass", f"{m.case}: {verdict}: {why}"
+    return "fail", f"{m.case}: {verdict} {why}".strip()
 
 
 def _sound(arch, tree, tests, mutants, folder):

@@ -107,6 +107,16 @@ def unexported():
     return found
 
 
+def _topmost():
+    """The topmost branch, each of them being on top of the one below."""
+    below = "base"
+    for topic in topics():
+        if tip(topic.branch):
+            _on_top(below, topic.branch)
+            below = topic.branch
+    return below
+
+
 def apply(keep=False):
     """Make the branches equal to the patches; return the topmost branch.
 
@@ -117,8 +127,8 @@ def apply(keep=False):
     with locked("linux"):
         own = unexported()
         if own and keep:
-            say(f"using branch {own[-1]} as it is: it has commits that are not exported")
-            return present()[-1].branch
+            say(f"using {', '.join(own)} as it is: commits that are not exported")
+            return _topmost()
         if own:
             raise Failure(f"branch {own[0]} of {build_dir() / 'linux'} has commits that are "
                           "not exported: run `make export`, or rename the branch", "fail")
@@ -196,13 +206,18 @@ def _am_error(tree, path):
     return lines[0].removeprefix("error: ") if lines else ""
 
 
+def _on_top(below, branch):
+    """Failure unless a branch has all commits of the one below."""
+    if subprocess.run(["git", "-C", build_dir() / "linux", "merge-base", "--is-ancestor",
+                       below, branch], env=source.git_env(), check=False,
+                      capture_output=True).returncode:
+        raise Failure(f"branch {branch} is not on top of {below}: rebase it "
+                      "(git rebase --update-refs)", "fail")
+
+
 def rendered(below, topic):
     """{file name: content} of the patches of a branch."""
-    if subprocess.run(["git", "-C", build_dir() / "linux", "merge-base", "--is-ancestor",
-                       below, topic.branch], env=source.git_env(), check=False,
-                      capture_output=True).returncode:
-        raise Failure(f"branch {topic.branch} is not on top of {below}: rebase it "
-                      "(git rebase --update-refs)", "fail")
+    _on_top(below, topic.branch)
     span = f"{below}..{topic.branch}"
     if git("rev-list", "--merges", span):
         raise Failure(f"branch {topic.branch} has a merge: make it linear (git rebase)", "fail")
@@ -215,9 +230,14 @@ def export():
     """Write the patches of all branches; return the number of files that changed."""
     source.ensure()
     with locked("linux"):
-        below, changed, new = "base", 0, {}
+        below, changed, new, digests = "base", 0, {}, _digests()
         for topic in topics():
             if tip(topic.branch):
+                if _note(topic.branch)[0] not in ("", digests[topic.branch]):
+                    raise Failure(f"{topic.name}: the patches have changed since branch "
+                                  f"{topic.branch} was equal to them, export would undo that: "
+                                  "rename the branch if it has work of yours, and run "
+                                  "`make apply`", "fail")
                 new[topic] = rendered(below, topic)
                 below = topic.branch
         for topic, files in new.items():

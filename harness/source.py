@@ -106,6 +106,11 @@ def _download(release, folder):
     if not uris:
         raise Failure(f"apt knows no Debian mirror that could have {release.suite}: "
                       f"add one to its sources, {other}")
+    with locked("apt", cache_dir()):
+        _download_from(uris, release, folder, other)
+
+
+def _download_from(uris, release, folder, other):
     state = cache_dir() / "apt"
     for sub in ("lists/partial", "cache/archives/partial"):
         (state / sub).mkdir(parents=True, exist_ok=True)
@@ -131,7 +136,7 @@ def _download(release, folder):
 
 def mirrors(suite):
     """URIs of the mirrors that this machine's apt uses for such a suite."""
-    said = output(["apt-get", "indextargets", "--format", "$(CODENAME) $(REPO_URI)"])
+    said = output(["apt-get", "indextargets", "--format", "$(RELEASE) $(REPO_URI)"])
     found = []
     for line in sorted(set(said.splitlines())):
         name, _, uri = line.partition(" ")
@@ -220,7 +225,8 @@ def _from_checkout(folder, checkout, want):
     """Import the tag of a git checkout as one commit."""
     tag = f"v{want.release.version}"
     say(f"importing {tag} from {checkout}")
-    env = _init(folder)
+    # The user named it, whoever owns it
+    env = dict(_init(folder), GIT_CONFIG_GLOBAL=str(Path(__file__).with_name("gitconfig")))
     try:
         output(["git", "-C", checkout, "rev-parse", "--verify", f"{tag}^{{tree}}"], env=env)
     except Failure as e:

@@ -17,12 +17,13 @@ def built():
         return None
     top = series.present()
     for branch in [t.branch for t in reversed(top)] + ["base"]:
-        try:
-            found = kernel.find(arch, kernel.tree_of(branch))
-        except Failure:
-            continue
-        if found:
-            return found
+        for flavor in kernel.FLAVORS:
+            try:
+                found = kernel.find(arch, kernel.tree_of(branch), flavor)
+            except Failure:
+                continue
+            if found:
+                return found
     return None
 
 
@@ -33,7 +34,7 @@ KERNEL = built()
 class Guest(test_common.Folder):
     def run_guest(self, *tasks, init=None, kern=KERNEL, **more):
         mach = replace(machine.Machine(arches.default(), accel="tcg", silence=60,
-                                       timeout=120), **more)
+                                       timeout=120, slow=kern.slow), **more)
         parts = [self.system]
         if init:
             out = Archive()

@@ -14,6 +14,7 @@ from unittest import mock
 
 from harness import __main__ as front, arches, common, install, kernel, machine
 from harness.common import Failure
+from harness.cpio import Archive
 
 
 class Folder(unittest.TestCase):
@@ -27,7 +28,7 @@ class Folder(unittest.TestCase):
         patch.start()
         self.addCleanup(patch.stop)
         for name in ("ARCH", "FLAVOR", "ONLY", "KERNEL", "CMD", "SHARE", "ACCEL", "SLOW",
-                     "LINUX"):
+                     "LINUX", "TIMEOUT"):
             os.environ.pop(name, None)
 
 
@@ -103,17 +104,39 @@ class Programs(Folder):
             self.assertEqual(common.tail(self.tmp / "log"), cause)
 
     def test_kernel_that_does_not_build(self):
-        with self.assertRaisesRegex(Failure, "building x failed: a.c:1:.*error"):
+        with self.assertRaisesRegex(Failure, "building x failed: a.c:1:.*error") as caught:
             (self.tmp / "a.c").write_text("int main(void) { return nothing; }\n")
             (self.tmp / "Makefile").write_text("all:\n\t@gcc a.c\n")
             common.command(["make", "-C", self.tmp], self.tmp / "log", "building x",
-                           env=dict(os.environ, LC_ALL="C"))
+                           env=dict(os.environ, LC_ALL="C"), verdict="fail")
+        self.assertEqual(caught.exception.verdict, "fail")
 
     def test_program_that_hangs(self):
         with self.assertRaises(Failure) as caught:
             common.command(["sleep", "100"], self.tmp / "log", "waiting", timeout=0.5)
         self.assertEqual(common.EXIT_CODES[caught.exception.verdict], 6)
 
+    def test_program_may_clean_up(self):
+        script = f"trap 'touch {self.tmp}/clean; exit' TERM; while :; do sleep 0.1; done"
+        with self.assertRaises(Failure):
+            common.command(["sh", "-c", script], self.tmp / "log", "waiting", timeout=0.5)
+        self.assertTrue((self.tmp / "clean").exists())
+
+    def test_disk_too_full_for_the_log(self):
+        usage = mock.Mock(free=0)
+        with mock.patch("shutil.disk_usage", return_value=usage), \
+                self.assertRaisesRegex(Failure, "building x: disk full"):
+            common.command(["sh", "-c", "echo '  CC  x.o'; exit 1"], self.tmp / "log",
+                           "building x")
+
+    def test_second_run_waits(self):
+        (self.tmp / "build").mkdir()
+        hold = subprocess.Popen(["flock", self.tmp / "build" / "x.lock", "sleep", "0.6"])
+        time.sleep(0.3)
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out), common.locked("x"):
+            self.assertEqual(hold.wait(), 0)
+        self.assertIn("waiting for another run", out.getvalue())
 
     def test_nothing_is_left_running(self):
         script = ("import sys\nfrom unittest import mock\nfrom harness import __main__, common\n"
@@ -213,15 +236,40 @@ class Options(Folder):
         self.assertRegex(said, "not a git checkout that has the tag v5")
         self.assertFalse((self.tmp / "build" / "linux").exists())
 
-    def test_slow(self):
-        with mock.patch.dict(os.environ, {"SLOW": "very"}), \
-                self.assertRaisesRegex(Failure, "SLOW must be a number"):
-            common.slow_factor()
+    def test_before_anything_is_installed(self):
+        wrong = (("LINUX", "/nowhere", "LINUX=/nowhere: no such folder"),
+                 ("SLOW", "very", "SLOW must be a number"),
+                 ("TIMEOUT", "1h", "TIMEOUT must be a number of seconds"),
+                 ("TIMEOUT", "nan", "TIMEOUT must be a number of seconds"),
+                 ("ACCEL", "warp", "there is kvm and tcg"),
+                 ("BUILD", f"{self.tmp}/my build", "my build: .* give BUILD=dir"),
+                 ("RESULTS", f"{self.tmp}/a,b", "a,b: .* give RESULTS=dir"))
+        for name, value, line in wrong:
+            with mock.patch.dict(os.environ, {name: value}), \
+                    mock.patch("importlib.import_module", side_effect=AssertionError):
+                code, said = self.step("run")
+                self.assertEqual((name, code), (name, 2))
+                self.assertRegex(said, line)
 
-    def test_accel(self):
-        with mock.patch.dict(os.environ, {"ACCEL": "warp"}), \
-                self.assertRaisesRegex(Failure, "there is kvm and tcg"):
-            machine.accelerator(machine.Machine(arches.default()), None, [])
+
+class Share(Folder):
+    """A folder of the user's in the guest."""
+
+    def test_links_that_lead_upwards(self):
+        (self.tmp / "s" / "d").mkdir(parents=True)
+        (self.tmp / "s" / "f").write_text("x")
+        for name in ("up", "again"):
+            (self.tmp / "s" / "d" / name).symlink_to("..")
+        out = Archive()
+        out.tree(self.tmp / "s", "share")
+        self.assertEqual(out.data().count(b"share/d/up\0"), 1)
+        self.assertNotIn(b"share/d/up/", out.data())
+
+    def test_name_that_is_no_text(self):
+        (self.tmp / os.fsdecode(b"\xff")).write_text("x")
+        out = Archive()
+        out.tree(self.tmp, "share")
+        self.assertIn(b"share/\xff\0", out.data())
 
 
 class Config(Folder):

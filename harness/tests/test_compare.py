@@ -62,5 +62,19 @@ class Welch(unittest.TestCase):
         self.assertIsNone(compare.greater([1, 2], []))
 
 
+class Fisher(unittest.TestCase):
+    def test_known(self):
+        # The lady tasting tea: 3 of 4 right has p = 17 / 70 = 0.243 one-sided
+        def yes(n):
+            return [True] * n + [False] * (4 - n)
+
+        self.assertAlmostEqual(compare.fewer(yes(3), yes(1)), 17 / 70)
+        self.assertAlmostEqual(compare.fewer(yes(4), yes(0)), 1 / 70)
+        self.assertEqual(compare.fewer(yes(2), yes(4)), 1)
+
+    def test_too_few(self):
+        self.assertIsNone(compare.fewer([], [True]))
+
+
 if __name__ == "__main__":
     unittest.main()

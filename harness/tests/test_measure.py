@@ -101,9 +101,9 @@ class Plan(unittest.TestCase):
         self.assertEqual(len(runs), 4 * 2 * measure.BOOTS - 1)
         self.assertEqual([g["verdict"] for g in guests].count("pass"), 2 * measure.BOOTS - 1)
         self.assertEqual(guests[-1]["why"], "numa02_SMT: killed")
-        starts = {(name.split("-")[1], name[0]): c[0].split("-s ")[1][0] for name, c in self.seen}
+        starts = {name: c[0].split("-s ")[1][0] for name, c in self.seen}
         for boot in range(1, measure.BOOTS + 1):
-            self.assertEqual(starts["base", str(boot)], starts["patched", str(boot)])
+            self.assertEqual(starts[f"{boot}-base"], starts[f"{boot}-patched"])
         self.assertEqual({"0", "1"}, set(starts.values()))
 
 

@@ -187,6 +187,27 @@ class Topics(Folder):
         self.assertEqual((series.tip("fixes"), series.tip("numa-balancing")), tips)
         self.assertEqual([p.name for p in build_dir().glob(".scratch*")], [])
 
+    def test_export_keeps_patches_that_are_newer(self):
+        path = source.SERIES / "2-numa-balancing" / "0001-mm-thp-change-a-again.patch"
+        path.write_text(path.read_text().replace("+A7", "+A77"))
+        before = self.files()
+        with self.assertRaisesRegex(Failure, "2-numa-balancing: the patches have changed .*"
+                                    "`make apply`") as e:
+            series.export()
+        self.assertEqual(e.exception.verdict, "fail")
+        self.change("c", "c4", "C4", "mm: thp: change c")
+        with self.assertRaisesRegex(Failure, "rename the branch"):
+            series.export()
+        self.assertEqual(self.files(), before)
+
+    def test_own_work_below_the_top_is_not_left_out(self):
+        self.git("checkout", "-q", "fixes")
+        self.change("c", "c4", "C4", "mm: thp: change c")
+        with self.assertRaisesRegex(Failure, "numa-balancing is not on top of fixes: rebase"):
+            series.trees()
+        self.git("rebase", "-q", "fixes", "numa-balancing")
+        self.assertIn("C4", self.git("show", f"{series.trees()['patched']}:c"))
+
     def test_uncommitted_work_is_kept(self):
         path = source.SERIES / "2-numa-balancing" / "0001-mm-thp-change-a-again.patch"
         path.write_text(path.read_text().replace("+A7", "+A77"))

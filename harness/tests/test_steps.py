@@ -107,6 +107,13 @@ class Status(unittest.TestCase):
         self.assertTrue(status.booted and status.finished)
         self.assertEqual(heard[0], ("a b", "hello"))
 
+    def test_sign_of_life_within_a_line(self):
+        status = machine.Status(machine.Job((machine.Task("a", ""),)))
+        for data in (b"\x01start a\nwork", b"ing ... \x01alive\n", b"\x01alive\n",
+                     b"done\n\n\x01end 0 1.00 0 a\n"):
+            status.feed(data)
+        self.assertEqual(status.done["a"].lines, ["working ... done"])
+
 
 class Mutants(Folder):
     def read(self, text):
