@@ -65,24 +65,24 @@ def new_results(what):
 
 def slow_factor():
     """How much slower than a plain two-core machine this one is (SLOW=n)."""
-    try:
-        factor = float(os.environ.get("SLOW") or 1)
-    except ValueError:
-        factor = 0
-    if not 0 < factor < 1000:
-        raise Failure("SLOW must be a number above 0, for example SLOW=3")
-    return factor
+    return _number("SLOW", 1, 1000, "SLOW must be a number above 0, for example SLOW=3")
 
 
 def seconds_of_task():
     """TIMEOUT=s of `make guest`."""
+    return _number("TIMEOUT", 3600, 1e6,
+                   "TIMEOUT must be a number of seconds, for example TIMEOUT=600")
+
+
+def _number(name, default, limit, complaint):
+    """A number above 0 and below a limit from the environment."""
     try:
-        seconds = float(os.environ.get("TIMEOUT") or 3600)
+        value = float(os.environ.get(name) or default)
     except ValueError:
-        seconds = 0
-    if not 0 < seconds < 1e6:
-        raise Failure("TIMEOUT must be a number of seconds, for example TIMEOUT=600")
-    return seconds
+        value = 0
+    if not 0 < value < limit:
+        raise Failure(complaint)
+    return value
 
 
 def wished_accel():

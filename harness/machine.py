@@ -271,8 +271,9 @@ def accelerator(machine, kernel, initrds):
     arch = machine.arch
     if machine.icount or machine.accel:
         return machine.accel or "tcg"
-    if wished_accel():
-        return wished_accel()
+    wish = wished_accel()
+    if wish:
+        return wish
     if os.uname().machine not in arch.uname or not os.access("/dev/kvm", os.W_OK):
         return "tcg"
     if arch.name not in _accel:
