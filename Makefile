@@ -10,18 +10,20 @@ export ARCH FLAVOR ONLY KERNEL CMD SHARE TIMEOUT ACCEL SLOW
 # A shell command in CMD is for the guest's shell: no $ of it is make's.
 override CMD := $(value CMD)
 
-STEPS = run test shell guest apply export check mutants
+STEPS = run test shell guest apply export check configs mutants
 
 help:
 	@echo 'make run       base and patched kernels side by side in a two-node guest: one table'
-	@echo 'make test      harness tests, KUnit, kselftests  [ARCH=x] [FLAVOR=release|debug|all] [ONLY=test]'
+	@echo 'make test      harness tests, KUnit, kselftests  [ARCH=x] [FLAVOR=release|debug|64k|...|all] [ONLY=test]'
 	@echo 'make shell     a shell in the guest              [KERNEL=base|patched] [SHARE=dir]'
 	@echo 'make guest     CMD="..." in the guest            [KERNEL=base|patched] [SHARE=dir] [TIMEOUT=s]'
 	@echo 'make apply     import the base, apply the series as branches of build/linux'
 	@echo 'make export    write the patches of these branches to series/'
-	@echo 'make check     patches: export, apply everywhere, build one by one, style, warnings'
+	@echo 'make check     patches: export, apply everywhere, build one by one, style, warnings  [ARCH=x]'
+	@echo 'make configs   build them one by one with NUMA, SMP, ... turned off in turn  [ARCH=x] [ONLY=option]'
 	@echo 'make mutants   put each bug back and see its test fail   [ONLY=mutant]'
 	@echo
+	@echo 'ARCH=x         x86_64, arm64, ppc64le, s390x; without it the host, in test and check all'
 	@echo 'LINUX=dir      take the base from a git checkout, not from Debian'
 	@echo 'BUILD=dir      build folder (default: build)   RESULTS=dir (default: results)'
 	@echo 'ACCEL=tcg|kvm  instead of trying               SLOW=n  n times longer time limits'

@@ -1,7 +1,6 @@
 """python3 -m harness STEP; options are environment variables, as make passes them."""
 
 import importlib
-import os
 import signal
 import sys
 
@@ -13,6 +12,7 @@ STEPS = {
     "apply": ("series", "step_apply", ()),
     "export": ("series", "step_export", ()),
     "check": ("check", "step_check", (install.BUILD, install.CHECK, install.RUN)),
+    "configs": ("check", "step_configs", (install.BUILD,)),
     "run": ("measure", "step_run", (install.BUILD, install.RUN)),
     "test": ("test", "step_test", (install.BUILD, install.RUN)),
     "shell": ("guest", "step_shell", (install.BUILD,)),
@@ -32,8 +32,7 @@ def main(args):
             raise Failure(f"no such step: {' '.join(args)}: there is {', '.join(STEPS)}")
         check_options()
         name, function, tools = STEPS[args[0]]
-        wish = os.environ.get("ARCH")
-        arch = arches.find(wish) if wish else arches.default()
+        arch = arches.wished()
         if tools:
             install.ensure(*tools, arch=arch)
         else:

@@ -1,5 +1,6 @@
 """make check: everything that can be said about the patches without running them."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -8,7 +9,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from harness import arches, kernel as kernels, series, source, test
+from harness import arches, install, kernel as kernels, series, source, test
 from harness.common import (EXIT_CODES, ROOT, Failure, build_dir, command, key_of,
                             locked, new_dir, new_results, output, say, write_file)
 
@@ -102,17 +103,42 @@ def commits():
     return [tuple(s.split(" ", 1)) for s in lines]
 
 
+def kinds():
+    """[(architecture, flavor)] of the kernels that each patch is built as.
+
+    Release kernels of ARCH=, else of all architectures.
+    """
+    wish = os.environ.get("ARCH")
+    return [(a, "release") for a in ([arches.find(wish)] if wish else arches.ARCHES.values())]
+
+
 def builds():
-    """Each patch builds without a warning of the compiler."""
-    arch, problems, all_ = arches.default(), [], commits()
+    """Each patch builds without a warning of the compiler, and all together in each flavor."""
+    problems, all_ = [], commits()
+    for arch, flavor in kinds():
+        for number, (commit, subject) in enumerate(all_, 1):
+            problems += _compile(arch, commit, flavor, f"patch {number}/{len(all_)}, {subject}")
+        for more in arch.flavors + arch.compiled:
+            problems += _compile(arch, all_[-1][0], more, "the patched kernel")
+    return problems
+
+
+def _compile(arch, commit, flavor, what, without=""):
+    """What is wrong with the build of a commit: it fails, or the compiler warns."""
+    where = f"{arch.name}{f' without {without}' if without else ''}, {flavor}, {what}"
+    try:
+        warned = kernels.compiled(arch, kernels.tree_of(commit), flavor, what, without)
+    except Failure as e:
+        return [f"{where}: {e}"]
+    return [f"{where}: {line}" for line in warned]
+
+
+def configs(name):
+    """Each patch builds with an option turned off, on the default architecture."""
+    problems, all_ = [], commits()
     for number, (commit, subject) in enumerate(all_, 1):
-        tree = kernels.tree_of(commit)
-        try:
-            kernel = kernels.build(arch, tree, what=f"patch {number}/{len(all_)}, {subject}")
-        except Failure as e:
-            problems.append(f"patch {number}, {subject}: {e}")
-            continue
-        problems += [f"patch {number}, {subject}: {line}" for line in kernel.warnings]
+        problems += _compile(arches.wished(), commit, "release",
+                             f"patch {number}/{len(all_)}, {subject}", name)
     return problems
 
 
@@ -147,12 +173,13 @@ def style():
 
 def warnings():
     """No warning of sparse, W=1 or kernel-doc that the base has not."""
-    arch, names = arches.default(), touched(series.patches())
-    trees = series.trees()
-    kernels.build(arch, trees["patched"], what="the patched kernel")
-    before = _warnings(arch, trees["base"], names)
-    after = _warnings(arch, trees["patched"], names)
-    return [f"new warning: {text}" for text in sorted((after - before).elements())]
+    problems, names, trees = [], touched(series.patches()), series.trees()
+    for arch, _ in kinds():
+        before = _warnings(arch, trees["base"], names)
+        after = _warnings(arch, trees["patched"], names)
+        problems += [f"{arch.name}: new warning: {text}"
+                     for text in sorted((after - before).elements())]
+    return problems
 
 
 def _warnings(arch, tree, names):
@@ -166,7 +193,9 @@ def _warnings(arch, tree, names):
             obj = kernels.configure(arch, src, "release", tree)
             env, log = kernels.environment(arch), build_dir() / "logs" / f"{key}.log"
             say(f"sparse, W=1 and kernel-doc on {len(names)} files ({tree[:12]})")
-            command(kernels.make(src, obj) + ["prepare"], log, "make prepare", env=env)
+            # What the configuration builds is seen from the objects.
+            ready = "prepare" if (obj / "vmlinux").exists() else arch.target
+            command(kernels.make(src, obj) + [ready], log, f"make {ready}", env=env)
             objects = [n[:-1] + "o" for n in names if n.endswith(".c") and (src / n).exists()
                        and (obj / (n[:-1] + "o")).exists()]
             command(kernels.make(src, obj) + ["-k", "C=2", "CHECK=sparse", "W=1", *objects],
@@ -200,7 +229,9 @@ def shell():
 
 
 def step_check():
-    """make check"""
+    """make check [ARCH=]"""
+    for arch, _ in kinds():
+        install.ensure(arch=arch)
     series.apply()
     folder, total = new_results("check"), 0
     steps = (("patches regenerate", regenerate), ("point releases", points),
@@ -209,14 +240,37 @@ def step_check():
     with open(folder / "problems", "w", encoding="utf-8") as out:
         for number, (name, step) in enumerate(steps, 1):
             problems = step() if series.patches() or step is shell else []
-            say(f"{number}/{len(steps) + 1} {name}: {len(problems) or 'no'} problems")
-            for line in problems:
-                print(f"        {line}", flush=True)
-                out.write(f"{name}: {line}\n")
-            total += len(problems)
+            total += _tell(f"{number}/{len(steps) + 1} {name}", problems, out)
     cases = test.own("test_*.py", folder)
     bad = sum(c.verdict == "fail" for c in cases)
     say(f"{len(steps) + 1}/{len(steps) + 1} the harness' own tests: {bad or 'no'} problems")
-    total += bad
-    print(f"check: {total or 'no'} problems ({folder})", flush=True)
+    return _end("check", total + bad, folder)
+
+
+def step_configs():
+    """make configs [ARCH=] [ONLY=option]"""
+    only = os.environ.get("ONLY")
+    if only and only not in kernels.WITHOUT:
+        raise Failure(f"ONLY={only}: there is {', '.join(kernels.WITHOUT)}")
+    series.apply()
+    folder, total = new_results("configs"), 0
+    names = [only] if only else list(kernels.WITHOUT)
+    with open(folder / "problems", "w", encoding="utf-8") as out:
+        for number, name in enumerate(names, 1):
+            total += _tell(f"{number}/{len(names)} without {name}", configs(name), out)
+    return _end("configs", total, folder)
+
+
+def _tell(title, problems, out):
+    """Print and write what a part found: the number of problems."""
+    say(f"{title}: {len(problems) or 'no'} problems")
+    for line in problems:
+        print(f"        {line}", flush=True)
+        out.write(f"{title.split(' ', 1)[1]}: {line}\n")
+    return len(problems)
+
+
+def _end(step, total, folder):
+    """Last line and exit code of a step."""
+    print(f"{step}: {total or 'no'} problems ({folder})", flush=True)
     return EXIT_CODES["fail" if total else "pass"]

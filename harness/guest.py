@@ -10,7 +10,7 @@ from harness.common import EXIT_CODES, Failure, new_results, say, seconds_of_tas
 
 def prepare():
     """(kernel, initrds, folder in the guest) from ARCH, FLAVOR, KERNEL and SHARE."""
-    arch = arches.find(os.environ["ARCH"]) if os.environ.get("ARCH") else arches.default()
+    arch = arches.wished()
     which = os.environ.get("KERNEL") or "patched"
     share = os.environ.get("SHARE")
     if share and not Path(share).is_dir():

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from harness import emulator
 from harness.common import Failure, build_dir, command, say
 from harness.source import KEYRING
 
@@ -44,15 +45,25 @@ def is_debian(path="/etc/os-release"):
     return "ID=debian" in lines and shutil.which("apt-get") is not None
 
 
+def of(arch):
+    """The table of an architecture: its emulator, and its compiler and libc if not the host's."""
+    tools = {}
+    if arch.cross():
+        tools[f"{arch.cross()}gcc"] = f"gcc-{arch.triplet.replace('_', '-')}"
+    if arch.tested:
+        tools.update(emulator.tools(arch))
+        if arch.cross():
+            tools[f"/usr/{arch.triplet}/include/stdio.h"] = f"libc6-dev-{arch.debian}-cross"
+    return tools
+
+
 def ensure(*tables, arch=None):
-    """Install what is lacking of the tables and, for an architecture, its emulator."""
+    """Install what is lacking of the tables and, for an architecture, of its own."""
     tools = {k: v for table in tables for k, v in table.items()}
     if not os.environ.get("LINUX"):
         tools[KEYRING] = "debian-archive-keyring"
     if arch:
-        tools[arch.qemu] = arch.qemu_package
-        if arch.cross():
-            tools[f"{arch.cross()}gcc"] = f"gcc-{arch.triplet.replace('_', '-')}"
+        tools.update(of(arch))
     packages = lacking(tools)
     if not packages:
         return

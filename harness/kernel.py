@@ -9,19 +9,29 @@ from one patch to the next compiles only what changed.
 import os
 import re
 import shutil
+import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness import source
 from harness.arches import Arch
 from harness.common import (ROOT, Failure, build_dir, cache_dir, command, key_of,
-                            locked, need, new_dir, output, say)
+                            locked, need, new_dir, output, say, write_file)
 
-FLAVORS = {"release": (), "debug": ("debug",)}
+# Those of every architecture; it may have others besides (arches.Arch.flavors).
+FLAVORS = ("release", "debug")
 # How much longer things take in a guest of this flavor.
-SLOWNESS = {"release": 1, "debug": 4}
-SERIES_CONFIG = ROOT / "guest" / "config" / "series.config"
+SLOWNESS = {"debug": 4}
 WARNING = re.compile(r"^\S+:\d+:\d+: warning:")
+CONFIG = ROOT / "guest" / "config"
+SERIES_CONFIG = CONFIG / "series.config"
+# What `make configs` turns off in turn -> the symbols that make it so.  What
+# depends on them goes with them; what selects them is named.
+WITHOUT = {name: (name,) for name in (
+    "NUMA", "NUMA_BALANCING", "TRANSPARENT_HUGEPAGE", "SMP", "DEVICE_PRIVATE", "MEMCG",
+    "SWAP")}
+WITHOUT["MIGRATION"] = ("TRANSPARENT_HUGEPAGE", "COMPACTION", "MIGRATION")
 # What the kernel and its modules are not made of.
 NOT_BUILT = ("Documentation", "LICENSES", "MAINTAINERS", "CREDITS", "samples")
 
@@ -60,7 +70,7 @@ class Kernel:
     @property
     def slow(self):
         """Factor for the time limits of a guest."""
-        return SLOWNESS[self.flavor]
+        return SLOWNESS.get(self.flavor, 1) * self.arch.slow
 
 
 def git(*args, env=None):
@@ -87,12 +97,42 @@ def content_of(tree):
     return key_of("\n".join(lines))
 
 
+def flavors(arch):
+    """Names of the kernels of an architecture."""
+    return FLAVORS + arch.flavors + arch.compiled
+
+
 def fragments(arch, flavor):
     """The configuration fragments, in the order in which they are merged."""
-    if flavor not in FLAVORS:
-        raise Failure(f"FLAVOR={flavor}: there is " + ", ".join(FLAVORS))
-    names = ("common", arch.name) + FLAVORS[flavor]
-    return [ROOT / "guest" / "config" / f"{n}.config" for n in names]
+    if flavor not in flavors(arch):
+        raise Failure(f"FLAVOR={flavor}: there is {', '.join(flavors(arch))} on {arch.name}")
+    first = [arch.name] if not arch.tested else ["common", arch.name]
+    paths = [CONFIG / f"{n}.config" for n in first]
+    more = (CONFIG / f"{n}.config" for n in (flavor, f"{arch.name}.{flavor}"))
+    return paths + [p for p in more if p.exists()]
+
+
+def patched(tree, path):
+    """Id of the tree with a patch applied: strictly, without a work tree.
+
+    Raises Failure, of verdict fail, if it does not apply.
+    """
+    with tempfile.TemporaryDirectory(dir=build_dir()) as tmp:
+        env = dict(source.git_env(), GIT_INDEX_FILE=f"{tmp}/index")
+        start = ["git", "-C", build_dir() / "linux"]
+        output(start + ["read-tree", tree], env=env)
+        said = subprocess.run(start + ["apply", "--cached", path.resolve()], env=env,
+                              capture_output=True, text=True, check=False)
+        if said.returncode:
+            why = said.stderr.strip().splitlines()[0].removeprefix("error: ")
+            raise Failure(f"{path.name} does not apply: {why}", "fail")
+        return output(start + ["write-tree"], env=env).strip()
+
+
+def flavored(arch, tree, flavor):
+    """The tree that a flavor is built from: most are a matter of configuration only."""
+    path = CONFIG / f"{arch.name}.{flavor}.patch"
+    return patched(tree, path) if path.exists() else tree
 
 
 def wanted(paths):
@@ -160,6 +200,7 @@ def find(arch, tree, flavor="release"):
 
 
 def _named(arch, tree, flavor):
+    tree = flavored(arch, tree, flavor)
     want = wanted(fragments(arch, flavor) + [SERIES_CONFIG])
     text = "".join(f"{k}={v}\n" for k, v in want.items())
     key = key_of("kernel 1", arch.name, flavor, content_of(tree), text, compiler(arch))
@@ -173,8 +214,8 @@ def build(arch, tree, flavor="release", what="kernel"):
         return kernel
     kernel = _named(arch, tree, flavor)
     with locked("tree"):
-        src = checkout(tree)
-        obj = configure(arch, src, flavor, tree)
+        src = checkout(kernel.tree)
+        obj = configure(arch, src, flavor, kernel.tree)
         log = build_dir() / "logs" / f"{kernel.key}.log"
         title = f"building {what} ({arch.name}, {flavor})"
         say(title)
@@ -185,16 +226,47 @@ def build(arch, tree, flavor="release", what="kernel"):
     return kernel
 
 
+def compiled(arch, tree, flavor="release", what="kernel", without=""):
+    """Compile and link a kernel that nobody boots, unless that was done: the warnings.
+
+    without: a name of WITHOUT, turned off.  Raises Failure if it does not
+    compile.  The warnings are those of the first time.
+    """
+    kernel = _named(arch, tree, flavor)
+    name = f"without {without}" if without else flavor
+    key = key_of("compiled 1", kernel.key, without and WITHOUT[without])
+    done = build_dir() / "compiled" / key
+    if kernel.image.exists() and not without:
+        return kernel.warnings
+    if done.exists():
+        return done.read_text(errors="replace").splitlines()
+    with locked("tree"):
+        src = checkout(kernel.tree)
+        obj = configure(arch, src, flavor, kernel.tree, without)
+        title = f"compiling {what} ({arch.name}, {name})"
+        say(title)
+        log = build_dir() / "logs" / f"{key}.log"
+        command(make(src, obj) + [arch.target, "modules"], log, title,
+                env=environment(arch), verdict="fail",
+                progress=lambda n: f"{title}: {n} steps done")
+        found = _warnings(log)
+        write_file(done, "".join(f"{s}\n" for s in found))
+    return found
+
+
 def make(src, obj):
     """Start of a make command line."""
     return ["make", "-C", src, f"O={obj}", f"-j{jobs()}", "LOCALVERSION="]
 
 
+def _warnings(log):
+    return [s for s in log.read_text(errors="replace").splitlines() if WARNING.search(s)]
+
+
 def _keep(kernel, obj, log):
     """Copy the results of a build to where they are found again."""
     with new_dir(kernel.folder) as tmp:
-        said = log.read_text(errors="replace").splitlines()
-        (tmp / "warnings").write_text("".join(f"{s}\n" for s in said if WARNING.search(s)))
+        (tmp / "warnings").write_text("".join(f"{s}\n" for s in _warnings(log)))
         shutil.copy(obj / kernel.arch.image, tmp / "image")
         shutil.copy(obj / ".config", tmp / "config")
         shutil.copy(obj / "System.map", tmp / "System.map")
@@ -220,23 +292,28 @@ def checkout(tree):
     return src
 
 
-def configure(arch, src, flavor, tree):
-    """Write .config from tinyconfig and the fragments, and verify it."""
-    obj = src / f"obj-{arch.name}-{flavor}"
+def configure(arch, src, flavor, tree, without=""):
+    """Write .config from tinyconfig and the fragments, and verify it.
+
+    With a name of WITHOUT only that is verified: what else goes is not known.
+    """
+    off = {f"CONFIG_{s}": "n" for s in (WITHOUT[without] if without else ())}
+    name = f"{arch.name}-{'without' if without else flavor}"
+    obj = src / f"obj-{name}"
     obj.mkdir(exist_ok=True)
     env = environment(arch)
     paths = fragments(arch, flavor)
-    want = wanted(paths) | added(tree)
-    log = build_dir() / "logs" / f"config-{arch.name}-{flavor}.log"
-    say(f"configuring ({arch.name}, {flavor})")
+    want = wanted(paths) | added(tree) | off
+    log = build_dir() / "logs" / f"config-{name}.log"
+    say(f"configuring ({arch.name}, {f'without {without}' if without else flavor})")
     command(make(src, obj) + ["tinyconfig"], log, "tinyconfig", env=env)
     with open(obj / ".config", "a", encoding="ascii") as f:
         f.write("".join(f"{k}={v}\n" for k, v in want.items()))
     command(make(src, obj) + ["olddefconfig"], log, "olddefconfig", env=env)
-    lost = missing(want, obj / ".config")
+    lost = missing(off or want, obj / ".config")
     if lost:
         where = ", ".join(p.name for p in paths)
-        raise Failure(f"{arch.name} {flavor}: the kernel does not take {lost[0]}"
+        raise Failure(f"{arch.name} {without or flavor}: the kernel does not take {lost[0]}"
                       f"{f' and {len(lost) - 1} more' if lost[1:] else ''}: "
                       f"see what it depends on, or correct it ({where})")
     return obj

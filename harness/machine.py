@@ -14,9 +14,9 @@ import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness import splat
+from harness import emulator, splat
 from harness.arches import Arch
-from harness.common import Failure, need, say, slow_factor, wished_accel
+from harness.common import Failure, say, slow_factor, wished_accel
 from harness.cpio import Archive
 
 
@@ -296,12 +296,12 @@ def run(machine, kernel, initrds, job, folder, listener=None):
     """
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    need(machine.arch.qemu, machine.arch.qemu_package)
     accel = accelerator(machine, kernel, initrds)
     factor = slow_factor() * machine.slow
     initrd = _join(initrds, job_archive(job, factor), folder)
     try:
         cmd = command_line(machine, accel, kernel, initrd, folder, job.shell)
+        cmd[:1] = emulator.start(machine.arch)
         (folder / "qemu").write_text(shlex.join(cmd) + "\n", encoding="utf-8")
         if job.shell:
             return _interactive(cmd, folder, accel)

@@ -6,13 +6,12 @@ from the results and fails the run.
 """
 
 import json
-import os
 import time
 from pathlib import Path
 
 from harness import arches, machine, report, rootfs, series
 from harness import kernel as kernels
-from harness.common import (EXIT_CODES, NOT_RUN, ROOT, build_dir, command, key_of,
+from harness.common import (EXIT_CODES, NOT_RUN, ROOT, Failure, build_dir, command, key_of,
                             locked, new_dir, new_results, say, write_file)
 
 # Workload -> passes over its memory; each comes to 20 GiB written, which takes
@@ -41,14 +40,17 @@ REPEATABLE = ("-rtc", "base=2026-01-01,clock=vm", "-seed", "1")
 
 def step_run():
     """Measure both kernels, print the table, write results/<time>-run/."""
-    arch = arches.find(os.environ.get("ARCH") or arches.default().name)
+    arch = arches.wished()
+    if not arch.numa:
+        raise Failure(f"ARCH={arch.name}: its machine has one node: nothing to balance")
     trees = series.trees()
     built = {name: kernels.build(arch, trees[name], what=f"{name} kernel")
              for name in KERNELS}
     share = rootfs.folder(programs(arch), "bench")
     folder = new_results("run")
     data = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "arch": arch.name, "host_cpus": kernels.jobs(), "sysctls": SYSCTLS,
+            "arch": arch.name, "copied": arch.copied, "host_cpus": kernels.jobs(),
+            "sysctls": SYSCTLS,
             "kernels": {n: {"tree": k.tree, "key": k.key} for n, k in built.items()},
             "verdict": NOT_RUN}
     save(folder, data)
@@ -147,7 +149,8 @@ def costs(built, share, folder):
         say(f"cost of one migration: {name}")
         kernel = built[name]
         m = machine.Machine(kernel.arch, machine.TOPOLOGIES["one-cpu"], icount=True,
-                            boot="norandmaps", silence=180, options=REPEATABLE)
+                            boot="norandmaps", silence=180, options=REPEATABLE,
+                            slow=kernel.slow)
         out = machine.run(m, kernel, rootfs.basic(kernel) + [share], job,
                           folder / f"cost-{name}")
         guests.append(guest_record(name, "cost", out))
@@ -183,7 +186,8 @@ def autonuma(built, share, folder):
         say(f"guest {number} of {len(plan)}: {name} kernel, memory starts on node {start}")
         job = machine.Job(tasks(start, accel), where="/bench", setup=setup(SYSCTLS))
         kernel = built[name]
-        out = machine.run(machine.Machine(kernel.arch, accel=accel, timeout=900), kernel,
+        out = machine.run(machine.Machine(kernel.arch, accel=accel, timeout=900,
+                                          slow=kernel.slow), kernel,
                           rootfs.basic(kernel) + [share], job,
                           folder / f"{boot + 1}-{name}", progress)
         guests.append(guest_record(name, f"autonuma {boot + 1}", out))

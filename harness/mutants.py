@@ -2,21 +2,22 @@
 
 A mutant is mutants/<name>.patch, a diff on top of the series with, before it,
 `Test: <program>.<case>` or `Test: <suite>.<case>` of KUnit, optionally
-`Kernel: debug` and `Machine: <topology> [boot arguments]`, and a description.
+`Kernel: <flavor>`, `Arch: <architecture>` and `Machine: <topology> [boot
+arguments]`, and a description.
 """
 
 import os
 import re
-import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import (arches, kernel as kernels, ktap, machine, rootfs, series,
-                     source, test)
-from harness.common import (EXIT_CODES, ROOT, Failure, build_dir, new_results, output, say)
+from harness import (arches, install, kernel as kernels, ktap, machine, rootfs, series,
+                     test)
+from harness.common import EXIT_CODES, ROOT, Failure, new_results, say
 
 MUTANTS = ROOT / "mutants"
+# A race is not met each time.
+TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Mutant:
     path: Path
     program: str           # 'kunit' for a case of a KUnit suite
     case: str              # full name, as in ktap.Case
+    arch: arches.Arch
     flavor: str
     want: test.Want
 
@@ -34,7 +36,7 @@ class Mutant:
 def read(path, known, asked):
     """The Mutant of a file.  known: test.catalogue().  asked: test.wants()."""
     head = re.split(r"^(?:--- |diff )", path.read_text(errors="replace"), 1, re.M)[0]
-    fields = dict(re.findall(r"^(Test|Kernel|Machine):\s*(.+?)\s*$", head, re.M))
+    fields = dict(re.findall(r"^(Test|Kernel|Arch|Machine):\s*(.+?)\s*$", head, re.M))
     if "Test" not in fields:
         raise Failure(f"mutants/{path.name}: has no line 'Test: <program>.<case>'", "fail")
     program, _, name = fields["Test"].partition(".")
@@ -42,28 +44,23 @@ def read(path, known, asked):
         program = test.KUNIT
     if not any(test.is_case(name, c) for c in known[program]):
         raise Failure(f"mutants/{path.name}: there is no test {fields['Test']}", "fail")
+    arch = _arch(fields.get("Arch"), path)
     flavor = fields.get("Kernel", "release")
-    if flavor not in kernels.FLAVORS:
-        raise Failure(f"mutants/{path.name}: Kernel: is one of {', '.join(kernels.FLAVORS)}",
-                      "fail")
+    if flavor not in kernels.flavors(arch):
+        raise Failure(f"mutants/{path.name}: Kernel: is one of "
+                      + ", ".join(kernels.flavors(arch)), "fail")
     want = asked.get(program, test.Want())
     if "Machine" in fields:
         want = test.wants(f"x: {fields['Machine']}")["x"]
-    return Mutant(path.stem, path, program, fields["Test"], flavor, want)
+    return Mutant(path.stem, path, program, fields["Test"], arch, flavor, want)
 
 
-def mutated(tree, path):
-    """Id of the tree with a mutant applied: strictly, without a work tree."""
-    with tempfile.TemporaryDirectory(dir=build_dir()) as tmp:
-        env = dict(source.git_env(), GIT_INDEX_FILE=f"{tmp}/index")
-        git = ["git", "-C", build_dir() / "linux"]
-        output(git + ["read-tree", tree], env=env)
-        said = subprocess.run(git + ["apply", "--cached", path.resolve()], env=env,
-                              capture_output=True, text=True, check=False)
-        if said.returncode:
-            why = said.stderr.strip().splitlines()[0].removeprefix("error: ")
-            raise Failure(f"mutants/{path.name} does not apply: {why}", "fail")
-        return output(git + ["write-tree"], env=env).strip()
+def _arch(name, path):
+    """The architecture that a mutant names, else the one that is asked for."""
+    try:
+        return arches.find(name) if name else arches.wished()
+    except Failure as e:
+        raise Failure(f"mutants/{path.name}: {e}", "fail") from e
 
 
 def run(kernel, mutant, tests, folder):
@@ -107,7 +104,7 @@ def _of(cases, name):
 
 def step_mutants():
     """make mutants [ONLY=mutant]"""
-    arch, only = arches.default(), os.environ.get("ONLY")
+    only = os.environ.get("ONLY")
     paths = sorted(MUTANTS.glob("*.patch"))
     if only:
         if only not in {p.stem for p in paths}:
@@ -117,22 +114,22 @@ def step_mutants():
     if not paths:
         raise Failure("mutants/ is empty", "fail")
     tree = series.trees()["patched"]
-    tests = rootfs.selftests(arch, tree)
-    guests = tests / "guests"
-    asked = test.wants(guests.read_text() if guests.exists() else "")
-    known = test.catalogue(tree)
+    known, asked = test.catalogue(tree), test.machines(tree)
     mutants = [read(p, known, asked) for p in paths]
-    trees = {m.name: mutated(tree, m.path) for m in mutants}
+    for arch in {m.arch for m in mutants}:
+        install.ensure(install.BUILD, arch=arch)
+    tests = {m.arch: rootfs.selftests(m.arch, tree) for m in mutants}
+    trees = {m.name: kernels.patched(tree, m.path) for m in mutants}
     folder, cases = new_results("mutants"), []
-    sound = _sound(arch, tree, tests, mutants, folder)
+    sound = _sound(tree, tests, mutants, folder)
     for number, m in enumerate(mutants, 1):
         title = f"{number}/{len(mutants)} {m.name}"
         case = ktap.Case(f"mutants.{m.name}")
         cases.append(case)
-        if m.case not in sound[m.flavor]:
+        if m.case not in sound[m.arch, m.flavor]:
             case.verdict, case.why = "fail", f"{m.case} does not pass without the mutant"
         else:
-            case.verdict, case.why = _tried(arch, m, trees[m.name], tests, folder, title)
+            case.verdict, case.why = _tried(m, trees[m.name], tests[m.arch], folder, title)
         say(f"{title}: {'killed' if case.verdict == 'pass' else 'SURVIVED'}, {case.why}")
         ktap.write(folder, "mutants", cases)
     killed = sum(c.verdict == "pass" for c in cases)
@@ -141,37 +138,38 @@ def step_mutants():
     return EXIT_CODES["pass" if killed == len(cases) else "fail"]
 
 
-def _tried(arch, m, tree, tests, folder, title):
+def _tried(m, tree, tests, folder, title):
     """(verdict, why) of a mutant: 'pass' if its test caught it."""
     try:
-        kernel = kernels.build(arch, tree, m.flavor, f"mutant {title}")
-        verdict, why = run(kernel, m, tests, folder / m.name)
+        kernel = kernels.build(m.arch, tree, m.flavor, f"mutant {title}")
+        for again in range(1, TRIES + 1):
+            verdict, why = run(kernel, m, tests, folder / f"{m.name}-{again}")
+            if verdict in ("fail", "crash", "timeout"):
+                return "pass", f"{m.case}: {verdict}: {why}"
     except Failure as e:
         return "fail", str(e)
-    if verdict in ("fail", "crash", "timeout"):
-        return "pass", f"{m.case}: {verdict}: {why}"
-    return "fail", f"{m.case}: {verdict} {why}".strip()
+    return "fail", f"{m.case}: {verdict} {why}, {TRIES} times"
 
 
-def _sound(arch, tree, tests, mutants, folder):
-    """{flavor: the cases that pass on the kernel without a mutant}."""
+def _sound(tree, tests, mutants, folder):
+    """{(architecture, flavor): the cases that pass on the kernel without a mutant}."""
     found = {}
-    for flavor in {m.flavor for m in mutants}:
+    for arch, flavor in dict.fromkeys((m.arch, m.flavor) for m in mutants):
         kernel = kernels.build(arch, tree, flavor, "the patched kernel")
-        found[flavor] = set()
+        name, good = f"{arch.name}-{flavor}", found.setdefault((arch, flavor), set())
         todo = {}
         for m in mutants:
-            if m.flavor == flavor:
+            if (m.arch, m.flavor) == (arch, flavor):
                 todo.setdefault((m.want, m.program), set()).add(m.case)
         for number, ((want, program), names) in enumerate(todo.items(), 1):
-            say(f"{program} without mutants ({number}/{len(todo)}, {flavor})")
-            cases = test.one_guest(kernel, want, [program], tests,
-                                   folder / f"sound-{flavor}-{number}",
+            say(f"{program} without mutants ({number}/{len(todo)}, {name})")
+            cases = test.one_guest(kernel, want, [program], tests[arch],
+                                   folder / f"sound-{name}-{number}",
                                    cases=[n.partition(".")[2] for n in sorted(names)])
             if any(c.verdict in ("crash", "timeout", "lost") for c in cases):
                 continue
-            for name in names:
-                of = _of(cases, name)
+            for case in names:
+                of = _of(cases, case)
                 if of and all(c.verdict == "pass" for c in of):
-                    found[flavor].add(name)
+                    good.add(case)
     return found

@@ -4,10 +4,10 @@
 "verdict" to the results; text() and markdown() print the same rows.
 """
 
+from collections import Counter
+
 from harness import compare
 
-# A THP has this many base pages on every architecture with 4K pages and 2M THP.
-NR = 512
 # Share of pages on the node of their user, at these seconds after the start.
 TIMES = (0.4, 0.8, 1.2, 1.6, 2, 3, 4, 5, 6, 8)
 # All workloads together may call a kernel worse by chance this often.
@@ -41,6 +41,14 @@ FIGURES = (
     ("thp_whole", "THP migrated whole", 1, _vm("thp_migration_success")),
     ("thp_split", "THP split", 1, _vm("thp_split_page")),
 )
+
+
+def thp_pages(data):
+    """Base pages of a THP: 512 unless a guest has said how large both are."""
+    for r in data["cost"].values():
+        if "page_bytes" in r:
+            return r["thp_bytes"] // r["page_bytes"]
+    return 512
 
 
 def workloads(data):
@@ -96,11 +104,12 @@ def over_time(data):
 def cost_summary(data):
     """Instructions of one migration: median, and what of it is above the copy.
 
-    The copy is one instruction for each 8 bytes (bench/cost/README.md).
+    The copy is one instruction for each `copied` bytes (bench/cost/README.md).
+    Where that is not known, the copy stays in: it is the same for both kernels.
     """
-    rows = {}
+    rows, each = {}, data.get("copied", 8)
     for kernel, r in data["cost"].items():
-        copy = r["thp_bytes"] // 8
+        copy = r["thp_bytes"] // each if each else 0
         rows[kernel] = {"n": len(r["values"]), "min": r["min"], "median": r["median"],
                         "copy": copy, "above_copy": r["median"] - copy}
     if {"base", "patched"} <= rows.keys():
@@ -178,10 +187,12 @@ def _base_is_ad_hoc(data):
 
 def _counters_agree(data):
     """A stack or heap page may be migrated by itself: less than one THP's worth of them."""
+    nr = thp_pages(data)
+
     def complain(vm, _):
         pages, whole = vm["numa_pages_migrated"], vm["thp_migration_success"]
-        if not 0 <= pages - whole * NR < NR:
-            return f"numa_pages_migrated is {pages}, THP account for {whole * NR}"
+        if not 0 <= pages - whole * nr < nr:
+            return f"numa_pages_migrated is {pages}, THP account for {whole * nr}"
         return ""
     runs = _of(data, "patched")
     return _check("patched: numa_pages_migrated agrees with thp_migration_success",
@@ -372,3 +383,33 @@ def plot(data, path):
     figure.tight_layout()
     figure.savefig(path)
     pyplot.close(figure)
+
+
+def platforms(kinds, programs):
+    """Lines of a Markdown table of what `make test` saw on each kernel.
+
+    kinds: {architecture-flavor: its cases}; a kernel that does not build has one
+    case, `kernel`.  programs: names of the kselftest programs; the rest is KUnit.
+    """
+    lines = ["| kernel | builds | boots | KUnit | kselftests passed | failed | skipped |",
+             "|---|---|---|---|---|---|---|"]
+    for name, cases in kinds.items():
+        built = [c for c in cases if c.name != "kernel"]
+        mine = [c for c in built if c.name.split(".")[0] in programs]
+        kunit = [c for c in built if c not in mine and c.name != "guest"]
+        booted = any(c.verdict in ("pass", "skip") for c in built)
+        cells = [name, "yes" if built else "no", "yes" if booted else "no",
+                 f"{_passed(kunit)} of {len(kunit)}", str(_passed(mine)),
+                 str(sum(c.verdict not in ("pass", "skip") for c in cases)), _skips(mine)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _passed(cases):
+    return sum(c.verdict == "pass" for c in cases)
+
+
+def _skips(cases):
+    """How many were skipped, and for what reasons."""
+    why = Counter(c.why for c in cases if c.verdict == "skip")
+    return "; ".join([str(why.total()), *(f"{n} {reason}" for reason, n in why.most_common())])

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from harness import kernel as kernels
+from harness import kernel as kernels, packages
 from harness.common import (ROOT, Failure, build_dir, command, key_of, locked, need,
                             new_dir, output, say, sha256, write_file)
 from harness.cpio import Archive
@@ -21,8 +21,11 @@ def _keep(name, archive):
 
 
 def system(arch):
-    """init and busybox."""
-    busybox = need("busybox", "busybox-static")
+    """init and busybox, the host's own where its programs run in the guest."""
+    if arch.cross():
+        busybox = packages.program(arch, "busybox-static", "bin/busybox")
+    else:
+        busybox = need("busybox", "busybox-static")
     init = ROOT / "guest" / "init"
     path = build_dir() / "initrd" / f"system-{key_of(sha256(busybox), init.read_text())}"
     if path.exists():

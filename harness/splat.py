@@ -16,7 +16,8 @@ PATTERNS = re.compile(r"""
     | \bBad\ rss-counter | \bbad\ p[gu4m]d | \bBad\ page\ (state|map|cache)
     | \brcu:.*\bdetected\ (stalls|expedited\ stalls) | \bself-detected\ stall
     | \bwatchdog:\ BUG | \bsoft\ lockup | \bhard\ LOCKUP
-    | \bOops: | \bgeneral\ protection\ fault | \bUnable\ to\ handle\ kernel
+    | \bOops: | \bInternal\ error:\s | \bilc:\d+\s+\[\#\d+\]
+    | \bgeneral\ protection\ fault | \bUnable\ to\ handle\ kernel
     | \bunregister_netdevice: | \bINFO:\ lockdep\ is\ turned\ off
     | \bpage\ dumped\ because:\ VM_BUG | \bpossible\ (circular|recursive)\ locking
     | \bsleeping\ function\ called\ from\ invalid

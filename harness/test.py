@@ -8,9 +8,9 @@ the guest down does not take the rest with it: they get a new guest.
 import os
 import re
 import unittest
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from harness import arches, kernel as kernels, install, ktap, machine, rootfs, series
+from harness import arches, kernel as kernels, install, ktap, machine, report, rootfs, series
 from harness.common import (EXIT_CODES, NOT_RUN, ROOT, Failure, new_results, reason,
                             say, write_file)
 
@@ -76,6 +76,13 @@ def catalogue(tree):
         if path.endswith("_kunit.c"):
             found[KUNIT] += KCASE.findall(kernels.git("show", f"{tree}:mm/tests/{path}"))
     return found
+
+
+def machines(tree):
+    """{program: Want} of a tree whose series has the file `guests`, else {}."""
+    path = f"{MM}/guests"
+    there = kernels.git("ls-tree", tree, path)
+    return wants(kernels.git("show", f"{tree}:{path}")) if there else {}
 
 
 def select(only, known):
@@ -159,14 +166,18 @@ def _show(cases):
             print(f"        {c.verdict}: {c.name}{': ' + c.why if c.why else ''}", flush=True)
 
 
-def flavors():
-    """FLAVOR=, a flavor or 'all'; release if it is not given."""
+def plan(chosen):
+    """[(architecture, flavor)] of FLAVOR=: release if it is not given, or 'all'.
+
+    A flavor that only some architectures have is tested on these.
+    """
     wish = os.environ.get("FLAVOR") or "release"
-    if wish == "all":
-        return list(kernels.FLAVORS)
-    if wish not in kernels.FLAVORS:
-        raise Failure(f"FLAVOR={wish}: there is {', '.join(kernels.FLAVORS)}, all")
-    return [wish]
+    found = [(a, f) for a in chosen for f in kernels.FLAVORS + a.flavors
+             if wish in ("all", f)]
+    if not found:
+        there = dict.fromkeys(f for a in chosen for f in kernels.FLAVORS + a.flavors)
+        raise Failure(f"FLAVOR={wish}: there is {', '.join(there)}, all")
+    return found
 
 
 def guests(kernel, tests, programs, folder, where=""):
@@ -246,53 +257,63 @@ def judge(out, names):
 
 
 def step_test():
-    """make test [ARCH=] [FLAVOR=release|debug|all] [ONLY=]"""
-    only, wish = os.environ.get("ONLY"), os.environ.get("ARCH")
-    chosen = [arches.find(wish)] if wish else arches.tested()
-    kinds = flavors()
-    for arch in chosen:
+    """make test [ARCH=] [FLAVOR=] [ONLY=]"""
+    only, todo = os.environ.get("ONLY"), plan(arches.asked())
+    for arch in dict.fromkeys(a for a, _ in todo):
         install.ensure(install.BUILD, arch=arch)
     tree = series.trees()["patched"]
     known = catalogue(tree)
     names = select(only, known)[0]
-    folder, cases = new_results("test"), []
-    ktap.write(folder, "all", [ktap.Case(f"{a.name}-{k}.{n}") for a in chosen
-                               for k in kinds for n in names])
+    folder, cases, kinds = new_results("test"), [], {}
+    ktap.write(folder, "all", [ktap.Case(f"{a.name}-{f}.{n}") for a, f in todo
+                               for n in names])
     try:
-        _all(chosen, kinds, only, tree, known, folder, cases)
+        _all(todo, only, tree, known, folder, cases, kinds)
     except (Failure, OSError) as e:
         why, verdict = reason(e)
         cases.append(ktap.Case("harness", verdict, why))
         _show(cases[-1:])
     ktap.write(folder, "all", cases)
+    table = "\n".join(report.platforms(kinds, set(known) - {KUNIT}))
+    write_file(folder / "table.md", table + "\n")
+    if len(kinds) > 1:
+        print(table, flush=True)
     say(f"results: {folder}")
     write_file(folder / "summary", ktap.summary(cases) + "\n")
     print(ktap.summary(cases), flush=True)
     return EXIT_CODES[ktap.verdict(cases)]
 
 
-def _all(chosen, kinds, only, tree, known, folder, cases):
-    """Everything that step_test was asked for; adds to `cases` as it goes."""
+def _all(todo, only, tree, known, folder, cases, kinds):
+    """Everything that step_test was asked for; adds to `cases` and `kinds` as it goes."""
     if not only:
         say("the harness' own tests")
         cases += own("test_*.py", folder)
+    for arch, flavor in todo:
+        name = f"{arch.name}-{flavor}"
+        found = _kernel(arch, flavor, only, tree, known, folder / name)
+        if not only and not kinds:
+            say("the harness' own tests with guests")
+            cases += own("guest_*.py", folder)
+        ktap.write(folder, name, found)
+        print(f"{name}: {ktap.summary(found)}", flush=True)
+        _show(found)
+        kinds[name] = found
+        cases += [replace(c, name=f"{name}.{c.name}") for c in found]
+
+
+def _kernel(arch, flavor, only, tree, known, folder):
+    """The cases of one kernel; it is one case itself where it does not build."""
     programs, wanted = select(only, known)
-    for arch in chosen:
-        tests = rootfs.selftests(arch, tree)
-        for flavor in kinds:
-            kernel = kernels.build(arch, tree, flavor, "the patched kernel")
-            if not only and flavor == kinds[0] and arch == chosen[0]:
-                say("the harness' own tests with guests")
-                cases += own("guest_*.py", folder)
-            name = f"{arch.name}-{flavor}"
-            sub = folder / name
-            sub.mkdir()
-            write_file(sub / "config", kernel.config.read_bytes())
-            found = [c for c in guests(kernel, tests, programs, sub, f"{name}: ")
-                     if wanted(c.name) or c.verdict not in ("pass", "skip", "fail", NOT_RUN)]
-            if not found:
-                found = [ktap.Case(only, "fail", "was not run by its program")]
-            ktap.write(folder, name, found)
-            print(f"{name}: {ktap.summary(found)}", flush=True)
-            _show(found)
-            cases += found
+    try:
+        kernel = kernels.build(arch, tree, flavor, "the patched kernel")
+    except Failure as e:
+        if e.verdict != "fail":
+            raise
+        return [ktap.Case("kernel", e.verdict, str(e))]
+    folder.mkdir()
+    write_file(folder / "config", kernel.config.read_bytes())
+    found = guests(kernel, rootfs.selftests(arch, tree), programs, folder, f"{folder.name}: ")
+    found = [c for c in found
+             if wanted(c.name) or c.verdict not in ("pass", "skip", "fail", NOT_RUN)]
+    return found or [ktap.Case(only, "fail", "was not run by its program")]

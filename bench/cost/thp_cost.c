@@ -117,7 +117,8 @@ int main(int argc, char **argv)
 		if (area[i * thp + thp - 1 - (thp - 1) % mem_base_size()] != (char)(i + 1))
 			die("THP %zu lost its data", i);
 
-	printf("{\"test\": \"thp_cost\", \"thp\": %zu, \"thp_bytes\": %zu, \"values\": [", n, thp);
+	printf("{\"test\": \"thp_cost\", \"thp\": %zu, \"thp_bytes\": %zu, \"page_bytes\": %zu, "
+	       "\"values\": [", n, thp, mem_base_size());
 	for (size_t i = 0; i < n; i++)
 		printf("%s%llu", i ? ", " : "", (unsigned long long)value[i]);
 	qsort(value, n, sizeof(*value), by_value);

@@ -5,7 +5,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from harness import report
+from harness import ktap, report
 
 
 def record(kernel, boot, workload="numa01", **changes):
@@ -53,6 +53,18 @@ class Checks(unittest.TestCase):
         failed = self.failed()
         self.assertEqual(len(failed), 1, failed)
         self.assertIn(words, failed[0])
+
+    def test_size_of_a_thp(self):
+        self.assertEqual(report.thp_pages(self.data), 512)
+        for r in self.data["cost"].values():
+            r["page_bytes"] = 65536
+        self.assertEqual(report.thp_pages(self.data), 32)
+
+    def test_copy_of_unknown_cost(self):
+        self.data["copied"] = 0
+        report.finish(self.data)
+        self.assertEqual(self.data["verdict"], "pass")
+        self.assertEqual(self.data["cost_summary"]["base"]["above_copy"], 306955)
 
     def test_good(self):
         report.finish(self.data)
@@ -199,6 +211,37 @@ class Output(unittest.TestCase):
             path = Path(folder) / "share.svg"
             report.plot(self.data, path)
             self.assertIn(b"<svg", path.read_bytes())
+
+
+class Platforms(unittest.TestCase):
+    """The table of what was seen on each kernel."""
+
+    KINDS = {
+        "x86_64-release": [ktap.Case("thp_migration.entry_round_trip", "pass"),
+                           ktap.Case("thp_numa.numa.memcg", "pass"),
+                           ktap.Case("thp_numa.numa.bits", "fail", "thp_numa.c:7"),
+                           ktap.Case("thp_gate.gate.mbind", "skip", "no node"),
+                           ktap.Case("thp_gate.gate.move", "skip", "no node")],
+        "arm64-release": [ktap.Case("kernel", "fail", "mm/rmap.c does not compile")],
+        "s390x-release": [ktap.Case("kunit", "not run"), ktap.Case("thp_numa", "not run"),
+                          ktap.Case("guest", "crash", "Oops")],
+    }
+
+    def rows(self):
+        lines = report.platforms(self.KINDS, {"thp_numa", "thp_gate"})
+        return {line.split(" | ")[0]: line for line in lines}
+
+    def test_counts(self):
+        self.assertEqual(self.rows()["| x86_64-release"], "| x86_64-release | yes | yes | "
+                         "1 of 1 | 1 | 1 | 2; 2 no node |")
+
+    def test_does_not_build(self):
+        self.assertEqual(self.rows()["| arm64-release"],
+                         "| arm64-release | no | no | 0 of 0 | 0 | 1 | 0 |")
+
+    def test_does_not_boot(self):
+        self.assertEqual(self.rows()["| s390x-release"],
+                         "| s390x-release | yes | no | 0 of 1 | 0 | 3 | 0 |")
 
 
 if __name__ == "__main__":

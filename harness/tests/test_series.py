@@ -6,7 +6,7 @@ import os
 import subprocess
 from unittest import mock
 
-from harness import mutants, series, source
+from harness import kernel, series, source
 from harness.common import Failure, build_dir, sha256
 from harness.tests.test_common import Folder
 
@@ -220,10 +220,10 @@ class Topics(Folder):
         path = self.tmp / "m.patch"
         text = self.git("diff", "numa-balancing", "fixes")
         path.write_text(f"Test: a.b\n\nPuts the bug back.\n\n{text}\n")
-        tree = mutants.mutated(self.git("rev-parse", "numa-balancing^{tree}"), path)
+        tree = kernel.patched(self.git("rev-parse", "numa-balancing^{tree}"), path)
         self.assertEqual(tree, self.git("rev-parse", "fixes^{tree}"))
-        with self.assertRaisesRegex(Failure, "mutants/m.patch does not apply: .*a:"):
-            mutants.mutated(tree, path)
+        with self.assertRaisesRegex(Failure, "m.patch does not apply: .*a:"):
+            kernel.patched(tree, path)
 
     def test_topic_that_left_its_place(self):
         self.git("checkout", "-q", "fixes")

@@ -20,6 +20,9 @@ BAD = """\
 [    1.000000] INFO: task thp_numa:88 blocked for more than 60 seconds.
 [    1.000000] rcu: INFO: rcu_sched detected stalls on CPUs/tasks:
 [    1.000000] mm/pgtable-generic.c:50: bad pmd 00000000(8000000012345678)
+[    1.000000] Internal error: synchronous external abort: 96000210 [#1] SMP
+[    1.000000] addressing exception: 0005 ilc:2 [#1] SMP
+[    1.000000] Oops: Kernel access of bad area, sig: 11 [#1]
 [    1.000000] watchdog: BUG: soft lockup - CPU#0 stuck for 22s!
 [    1.000000][    T1] BUG: sleeping function called from invalid context at mm/slab.h:1
 """.splitlines()
