@@ -412,4 +412,4 @@ def _passed(cases):
 def _skips(cases):
     """How many were skipped, and for what reasons."""
     why = Counter(c.why for c in cases if c.verdict == "skip")
-    return "; ".join([str(why.total()), *(f"{n} {reason}" for reason, n in why.most_common())])
+    return "".join([str(why.total()), *(f"; {n} × {reason}" for reason, n in why.most_common())])

@@ -233,7 +233,7 @@ class Platforms(unittest.TestCase):
 
     def test_counts(self):
         self.assertEqual(self.rows()["| x86_64-release"], "| x86_64-release | yes | yes | "
-                         "1 of 1 | 1 | 1 | 2; 2 no node |")
+                         "1 of 1 | 1 | 1 | 2; 2 × no node |")
 
     def test_does_not_build(self):
         self.assertEqual(self.rows()["| arm64-release"],
