@@ -22,25 +22,12 @@
 /* A touch that took longer than this had a fault; asked for its node then. */
 #define FAULT		2000
 
-static inline uint64_t now(void)
-{
-#ifdef __x86_64__
-	uint32_t lo, hi;
-
-	/* Not scaled, unlike the nanoseconds: exact to the instruction. */
-	asm volatile("lfence; rdtsc; lfence" : "=a" (lo), "=d" (hi) :: "memory");
-	return (uint64_t)hi << 32 | lo;
-#else
-	return mem_seconds() * 1e9;
-#endif
-}
-
 static uint64_t touch(volatile char *p)
 {
-	uint64_t start = now();
+	uint64_t start = mem_instructions();
 
 	(void)*p;
-	return now() - start;
+	return mem_instructions() - start;
 }
 
 static int by_value(const void *a, const void *b)
