@@ -58,6 +58,8 @@ def step_run():
         write_file(folder / f"config-{name}", kernel.config.read_bytes())
 
     data["guests"], data["cost"] = costs(built, share, folder)
+    guests, data["device"] = device_cost(built["patched"], share, folder)
+    data["guests"] += guests
     guests, data["runs"] = autonuma(built, share, folder)
     data["guests"] += guests
     data["accel"] = guests[0]["accel"]
@@ -156,6 +158,25 @@ def costs(built, share, folder):
         guests.append(guest_record(name, "cost", out))
         found.update({name: r for r in records(out).values()})
     return guests, found
+
+
+def device_cost(kernel, share, folder):
+    """Instructions to migrate a THP to a device and back: guests and the record.
+
+    Nothing where the kernel has no test_hmm.  The base is not measured: it has
+    no THP on a device, and its driver no way back but a fault for each page.
+    """
+    if not any(m.stem == "test_hmm" for m in kernel.modules):
+        return [], {}
+    say("cost of the way to a device and back: patched")
+    load = ("insmod /modules/test_hmm.ko",
+            "mknod /dev/hmm_dmirror0 c $(awk '$2 == \"HMM_DMIRROR\" {print $1}' /proc/devices) 0")
+    job = machine.Job((machine.Task("device_cost", "./device_cost.run /dev/hmm_dmirror0"),),
+                      where="/bench", setup="\n".join((setup(SYSCTLS), *load)), heartbeat=False)
+    m = machine.Machine(kernel.arch, machine.TOPOLOGIES["one-cpu"], icount=True,
+                        boot="norandmaps", silence=180, options=REPEATABLE, slow=kernel.slow)
+    out = machine.run(m, kernel, rootfs.basic(kernel) + [share], job, folder / "cost-device")
+    return [guest_record("patched", "device cost", out)], records(out).get("device_cost", {})
 
 
 def order(boots):

@@ -1,9 +1,10 @@
 """What `make run` says about its records: summary, checks, verdict, table, plot.
 
-`finish(data)` adds "summary", "over_time", "cost_summary", "checks" and
-"verdict" to the results; text() and markdown() print the same rows.
+`finish(data)` adds "summary", "over_time", "cost_summary", "device_summary",
+"checks" and "verdict" to the results; text() and markdown() print the same rows.
 """
 
+import statistics
 from collections import Counter
 
 from harness import compare
@@ -118,8 +119,26 @@ def cost_summary(data):
     return rows
 
 
+# How many times fewer instructions a THP takes than its base pages, at least.
+DEVICE_RATIOS = {"to_device": 2.5, "to_system": 5}
+
+
+def device_summary(data):
+    """{way: {"base"|"thp": mean, deviation and n of the instructions, "ratio"}}."""
+    record, rows = data.get("device") or {}, {}
+    for way in DEVICE_RATIOS if record else ():
+        row = {}
+        for what in ("base", "thp"):
+            values = record[f"{what}_{way}"]
+            row[what] = {"mean": statistics.mean(values), "n": len(values),
+                         "deviation": statistics.stdev(values) if len(values) > 1 else 0}
+        rows[way] = row | {"ratio": row["base"]["mean"] / row["thp"]["mean"]}
+    return rows
+
+
 def finish(data):
     """Add to the results all that follows from the records."""
+    data["device_summary"] = device_summary(data)
     data["summary"] = summarise(data)
     data["over_time"] = over_time(data)
     data["cost_summary"] = cost_summary(data)
@@ -141,7 +160,7 @@ def checks(data):
     found = [_base_is_ad_hoc(data), _counters_agree(data), _no_split(data),
              _stays_whole(data)]
     found += [_no_later(data, w) for w in workloads(data)]
-    return found + [_cost_no_higher(data)]
+    return found + [_cost_no_higher(data)] + _device_cheaper(data)
 
 
 def _check(what, wrong):
@@ -240,6 +259,13 @@ def _cost_no_higher(data):
     return _check("cost above the copy is no higher than the base's", wrong)
 
 
+def _device_cheaper(data):
+    return [_check(f"{DEVICE_TITLES[way]}: a THP takes at most 1/{DEVICE_RATIOS[way]:g} of what "
+                   "its base pages take",
+                   "" if row["ratio"] >= DEVICE_RATIOS[way] else f"1/{row['ratio']:.2f}")
+            for way, row in data["device_summary"].items()]
+
+
 # Output ---------------------------------------------------------------------
 
 def number(value, digits=0):
@@ -291,10 +317,21 @@ def cost_rows(data):
                "" if ratio is None else f"{ratio:.3f}")
 
 
+DEVICE_TITLES = {"to_device": "to the device", "to_system": "back"}
+
+
+def device_rows(data):
+    """Cells of the table of instructions to a device and back."""
+    for way, row in data["device_summary"].items():
+        yield (DEVICE_TITLES[way], *(f"{number(row[w]['mean'])} ± {number(row[w]['deviation'])}"
+                                     for w in ("base", "thp")), f"{row['ratio']:.2f}")
+
+
 HEADS = (
     ("", "", "base", "patched", "ratio", "p"),
     ("share on the node of its user, %", "at s", *(f"{t:g}" for t in TIMES)),
     ("one THP migrated by a hint fault", "base", "patched", "ratio"),
+    ("2 MiB to a device and back, instructions", "as base pages", "as a THP", "ratio"),
 )
 
 
@@ -302,7 +339,8 @@ def tables(data):
     """(head, rows, number of columns that are text) of each table."""
     return ((HEADS[0], list(result_rows(data)), 2),
             (HEADS[1], list(time_rows(data)), 2),
-            (HEADS[2], list(cost_rows(data)), 1))
+            (HEADS[2], list(cost_rows(data)), 1),
+            *([(HEADS[3], list(device_rows(data)), 1)] if data["device_summary"] else []))
 
 
 def notes(data):

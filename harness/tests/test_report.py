@@ -30,8 +30,10 @@ def results(boots=5):
             for k, v in (("base", 306955), ("patched", 300000))}
     guests = [{"kernel": k, "what": "cost", "verdict": "pass", "why": ""}
               for k in ("base", "patched")]
+    device = {"base_to_device": [2600, 2400], "base_to_system": [2100, 2100],
+              "thp_to_device": [1000, 1000], "thp_to_system": [400, 400]}
     return {"arch": "x86_64", "accel": "tcg", "host_cpus": 2, "runs": runs, "cost": cost,
-            "guests": guests}
+            "device": device, "guests": guests}
 
 
 def of(data, kernel):
@@ -149,6 +151,26 @@ class Checks(unittest.TestCase):
         del self.data["cost"]["patched"]
         self.assert_fails("cost")
 
+    def test_device(self):
+        report.finish(self.data)
+        row = self.data["device_summary"]["to_device"]
+        self.assertEqual((row["base"]["mean"], row["base"]["n"], row["ratio"]), (2500, 2, 2.5))
+        self.assertIn("2,500 ± 141", report.text(self.data))
+
+    def test_device_is_dear(self):
+        self.data["device"]["thp_to_device"] = [1001, 1001]
+        self.assert_fails("to the device")
+
+    def test_device_is_dear_on_the_way_back(self):
+        self.data["device"]["thp_to_system"] = [421, 421]
+        self.assert_fails("back")
+
+    def test_no_device(self):
+        self.data["device"] = {}
+        report.finish(self.data)
+        self.assertEqual(self.data["verdict"], "pass")
+        self.assertNotIn("to a device", report.text(self.data))
+
     def test_no_records(self):
         self.data["runs"] = []
         self.assertIn("patched: no THP is split", self.failed())
@@ -196,7 +218,7 @@ class Output(unittest.TestCase):
     def test_markdown_has_the_rows(self):
         lines = report.markdown(self.data).splitlines()
         rows = sum(len(t[1]) for t in report.tables(self.data))
-        self.assertEqual(sum(s.startswith("|") for s in lines), rows + 6)
+        self.assertEqual(sum(s.startswith("|") for s in lines), rows + 8)
         self.assertTrue(all(s.count("|") > 3 for s in lines if s.startswith("|")))
 
     def test_half_a_run(self):
