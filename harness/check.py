@@ -47,9 +47,9 @@ def regenerate():
 
 def points():
     """The series applies to each point release of `base`, with git am and nothing else."""
-    patches, problems = series.patches(), []
-    releases = source.base().points
+    problems, releases = [], source.base().points
     for number, release in enumerate(releases, 1):
+        patches = series.patches(release.last)
         mark = build_dir() / "checked" / key_of(
             "point", release.sha256, *[p.read_bytes() for p in patches])
         if mark.exists():

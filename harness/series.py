@@ -43,9 +43,15 @@ def topics():
     return [Topic(n, source.SERIES / n) for n in NAMES]
 
 
-def patches():
-    """All patches of the series, in order."""
-    return [p for t in topics() for p in t.patches]
+def patches(last=""):
+    """All patches of the series, in order, or those up to and including a topic.
+
+    Raises Failure if there is no such topic.
+    """
+    if last and last not in NAMES:
+        raise Failure(f"{source.SERIES / 'base'}: there is no topic {last}")
+    end = NAMES.index(last) + 1 if last else len(NAMES)
+    return [p for t in topics()[:end] for p in t.patches]
 
 
 def git(*args, cwd=None, dated=False):

@@ -26,6 +26,7 @@ class Release:
     package: str
     suite: str
     sha256: str
+    last: str = ""          # topic up to which the series applies to it; all, if empty
 
     @property
     def version(self):
@@ -54,7 +55,7 @@ def base(path=SERIES / "base"):
         fields = line.split("#")[0].split()
         if not fields:
             continue
-        if fields[0] == "point" and len(fields) == 4:
+        if fields[0] == "point" and len(fields) in (4, 5):
             points.append(Release(*fields[1:]))
         elif len(fields) == 2:
             words[fields[0]] = fields[1]

@@ -23,6 +23,10 @@ class Source(Folder):
     def test_base_file(self):
         base = source.base()
         self.assertIn(base.release.version, {p.version for p in base.points})
+        self.assertEqual(series.patches(series.NAMES[-1]), series.patches())
+        self.assertLess(len(series.patches(series.NAMES[0])), len(series.patches()))
+        with self.assertRaisesRegex(Failure, "there is no topic 9-x"):
+            series.patches("9-x")
         path = self.tmp / "base"
         path.write_text("package 5.10.1-1\nnonsense in here\n")
         with self.assertRaisesRegex(Failure, "base:2: not understood"):
