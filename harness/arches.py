@@ -38,6 +38,7 @@ class Arch:
     console: str = ""       # console= of the kernel command line, and what else the
                             # machine needs there: emulated timers are late on a busy host
     serial_bus: str = ""    # the device that virtio-serial ports sit on
+    tcg: str = ""           # what -accel tcg needs there to emulate several CPUs
     numa: bool = True       # the machine takes -numa
     distances: bool = True  # ... and -numa dist
     slow: float = 1         # how much longer things take in its guests
@@ -67,7 +68,10 @@ ARCHES = {a.name: a for a in (
          "vmlinux", "vmlinux", flavors=("64k",),
          qemu="qemu-system-ppc64", qemu_package="qemu-system-ppc",
          machine=("-machine", "pseries"), cpu="POWER9", icount_cpu="POWER9",
-         console="hvc0", serial_bus="virtio-serial-pci", distances=False, slow=2),
+         console="hvc0", serial_bus="virtio-serial-pci", distances=False, slow=2,
+         # ppc_radix64_set_rc() writes back the page table entry that it has read before, with
+         # its R and C bits, not atomically: what another CPU has removed meanwhile is there again.
+         tcg="thread=single"),
     Arch("s390x", "s390", ("s390x",), "s390x", "s390x-linux-gnu",
          "bzImage", "arch/s390/boot/bzImage",
          qemu="qemu-system-s390x", qemu_package="qemu-system-misc", qemu_patch="s390x-edat.patch",

@@ -163,7 +163,8 @@ def command_line(machine, accel, kernel, initrd, folder, shell=False):
     arch = machine.arch
     cpu = arch.icount_cpu if machine.icount else arch.cpu
     line = f"console={arch.console} loglevel=6 panic=-1 {machine.boot}".strip()
-    cmd = [arch.qemu, *arch.machine, "-accel", accel, "-cpu",
+    how = f"tcg,{arch.tcg}" if accel == "tcg" and arch.tcg else accel
+    cmd = [arch.qemu, *arch.machine, "-accel", how, "-cpu",
            "host" if accel == "kvm" else cpu, *node_options(machine),
            "-kernel", str(kernel.image), "-initrd", str(initrd), "-append", line,
            "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]

@@ -127,6 +127,10 @@ class CommandLine(Folder):
         self.assertNotIn("-object", line)
         self.assertIn("-smp 4,sockets=4,cores=1,threads=1 -m 2048M", line)
 
+    def test_emulation_by_one_thread(self):
+        self.assertIn("-accel tcg,thread=single ", self.line(PPC))
+        self.assertIn("-accel tcg ", self.line(X86))
+
     def test_instructions(self):
         self.assertIn("-icount shift=0,sleep=off", self.line(PPC, "one-cpu", icount=True))
 
