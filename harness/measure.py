@@ -141,6 +141,13 @@ def setup(sysctls):
     return "\n".join(lines + [f"sysctl {names} > /results/sysctls"])
 
 
+def counting(kernel):
+    """A guest with one CPU whose clock counts instructions, the same in each run."""
+    return machine.Machine(kernel.arch, machine.TOPOLOGIES["one-cpu"], icount=True,
+                           boot="norandmaps", silence=180, options=REPEATABLE,
+                           slow=kernel.slow)
+
+
 def costs(built, share, folder):
     """Instructions of one migration: guests and {kernel: record}."""
     guests, found = [], {}
@@ -150,10 +157,7 @@ def costs(built, share, folder):
     for name in KERNELS:
         say(f"cost of one migration: {name}")
         kernel = built[name]
-        m = machine.Machine(kernel.arch, machine.TOPOLOGIES["one-cpu"], icount=True,
-                            boot="norandmaps", silence=180, options=REPEATABLE,
-                            slow=kernel.slow)
-        out = machine.run(m, kernel, rootfs.basic(kernel) + [share], job,
+        out = machine.run(counting(kernel), kernel, rootfs.basic(kernel) + [share], job,
                           folder / f"cost-{name}")
         guests.append(guest_record(name, "cost", out))
         found.update({name: r for r in records(out).values()})
@@ -173,9 +177,8 @@ def device_cost(kernel, share, folder):
             "mknod /dev/hmm_dmirror0 c $(awk '$2 == \"HMM_DMIRROR\" {print $1}' /proc/devices) 0")
     job = machine.Job((machine.Task("device_cost", "./device_cost.run /dev/hmm_dmirror0"),),
                       where="/bench", setup="\n".join((setup(SYSCTLS), *load)), heartbeat=False)
-    m = machine.Machine(kernel.arch, machine.TOPOLOGIES["one-cpu"], icount=True,
-                        boot="norandmaps", silence=180, options=REPEATABLE, slow=kernel.slow)
-    out = machine.run(m, kernel, rootfs.basic(kernel) + [share], job, folder / "cost-device")
+    out = machine.run(counting(kernel), kernel, rootfs.basic(kernel) + [share], job,
+                      folder / "cost-device")
     return [guest_record("patched", "device cost", out)], records(out).get("device_cost", {})
 
 
