@@ -5,12 +5,12 @@ PYTHON = /usr/bin/python3
 # Where to find and put things
 export LINUX BUILD RESULTS
 # What to run, and how
-export ARCH FLAVOR ONLY KERNEL CMD SHARE TIMEOUT ACCEL SLOW
+export ARCH FLAVOR ONLY MINUTES KERNEL CMD SHARE TIMEOUT ACCEL SLOW
 
 # A shell command in CMD is for the guest's shell: no $ of it is make's.
 override CMD := $(value CMD)
 
-STEPS = run test shell guest apply export check configs mutants
+STEPS = run test shell guest apply export check configs mutants stress
 
 help:
 	@echo 'make run       base and patched kernels side by side in a two-node guest: one table'
@@ -21,6 +21,7 @@ help:
 	@echo 'make export    write the patches of these branches to series/'
 	@echo 'make check     patches: export, apply everywhere, build one by one, style, warnings  [ARCH=x]'
 	@echo 'make configs   build them one by one with NUMA, SMP, ... turned off in turn  [ARCH=x] [ONLY=option]'
+	@echo 'make stress    the race tests for long, in a debug guest  [MINUTES=30] [ARCH=x] [ONLY=program]'
 	@echo 'make mutants   put each bug back and see its test fail   [ONLY=mutant]'
 	@echo
 	@echo 'ARCH=x         x86_64, arm64, ppc64le, s390x; without it the host, in test and check all'

@@ -17,6 +17,7 @@ STEPS = {
     "test": ("test", "step_test", (install.BUILD, install.RUN)),
     "shell": ("guest", "step_shell", (install.BUILD,)),
     "guest": ("guest", "step_guest", (install.BUILD,)),
+    "stress": ("stress", "step_stress", (install.BUILD,)),
     "mutants": ("mutants", "step_mutants", (install.BUILD,)),
 }
 APPLY = {k: install.BUILD[k] for k in ("git", "xz")}

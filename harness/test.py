@@ -155,11 +155,11 @@ def own(pattern, folder):
     with open(log, "w", encoding="utf-8") as out:
         result = unittest.TextTestRunner(out, verbosity=2, resultclass=_Cases).run(tests)
     ktap.write(folder, log.stem, result.cases)
-    _show(result.cases)
+    show(result.cases)
     return result.cases
 
 
-def _show(cases):
+def show(cases):
     """Print what did not pass."""
     for c in cases:
         if c.verdict not in ("pass",):
@@ -197,21 +197,24 @@ def guests(kernel, tests, programs, folder, where=""):
     return cases
 
 
-def one_guest(kernel, want, names, tests, folder, where="", cases=()):
+def one_guest(kernel, want, names, tests, folder, where="", cases=(), race=0, more=0):
     """The cases of programs that run on one kind of guest.
 
     cases: the names of those that kselftest programs are to run, if not all.
+    race: seconds that each race takes, if not as usual.  more: seconds that a
+    program may take beyond what the tests ask for.
     What a program that takes the guest down leaves undone gets another guest.
     """
-    seconds = limit(tests)
+    seconds = limit(tests) + more
+    longer = f"THP_SECONDS={race} " if race else ""
     initrds = rootfs.basic(kernel) + [rootfs.folder(tests, "tests")]
 
     def listen(name, line):
         if where and name != KUNIT and ktap.RESULT.match(line):
             say(f"{where}{name}: {line.strip()}")
 
-    tasks = {n: machine.Task(n, READ_KUNIT if n == KUNIT else " ".join([f"./{n}", *cases]),
-                             seconds) for n in names}
+    tasks = {n: machine.Task(n, READ_KUNIT if n == KUNIT else
+                             longer + " ".join([f"./{n}", *cases]), seconds) for n in names}
     done, left, again = [], list(names), 0
     while left:
         mach = machine.Machine(kernel.arch, machine.TOPOLOGIES[want.topology], want.boot,
@@ -272,7 +275,7 @@ def step_test():
     except (Failure, OSError) as e:
         why, verdict = reason(e)
         cases.append(ktap.Case("harness", verdict, why))
-        _show(cases[-1:])
+        show(cases[-1:])
     ktap.write(folder, "all", cases)
     table = "\n".join(report.platforms(kinds, set(known) - {KUNIT}))
     write_file(folder / "table.md", table + "\n")
@@ -297,7 +300,7 @@ def _all(todo, only, tree, known, folder, cases, kinds):
             cases += own("guest_*.py", folder)
         ktap.write(folder, name, found)
         print(f"{name}: {ktap.summary(found)}", flush=True)
-        _show(found)
+        show(found)
         kinds[name] = found
         cases += [replace(c, name=f"{name}.{c.name}") for c in found]
 

@@ -4,7 +4,7 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from harness import check, machine, mutants, splat, test
+from harness import check, machine, mutants, splat, stress, test
 from harness.common import Failure
 from harness.tests.test_common import Folder
 
@@ -42,6 +42,32 @@ class Select(unittest.TestCase):
         with self.assertRaisesRegex(Failure, "ONLY=nonsense: no such test; there is kunit, "
                                     "thp_numa, thp_numa_race"):
             test.select("nonsense", KNOWN)
+
+
+class Stress(unittest.TestCase):
+    def minutes(self, text):
+        with mock.patch.dict("os.environ", MINUTES=text):
+            return stress.minutes()
+
+    def test_minutes(self):
+        self.assertEqual(self.minutes("60"), 60)
+        self.assertEqual(self.minutes(""), stress.DEFAULT_MINUTES)
+        for wrong in ("0", "-1", "1.5", "an hour"):
+            with self.assertRaisesRegex(Failure, f"MINUTES={wrong}: wants a number"):
+                self.minutes(wrong)
+
+    def test_seconds_of_a_race(self):
+        self.assertEqual(stress.race_seconds(600, 30), 20)
+        self.assertEqual(stress.race_seconds(10, 30), 1)
+        self.assertEqual(stress.race_seconds(36000, 30), stress.LONGEST)
+
+    def test_programs(self):
+        texts = {"thp_race": "x = race_seconds(1);\nFIXTURE_VARIANT_ADD(a, b) {};\n"
+                             "TEST_F_TIMEOUT(a, c, 9)\n", "thp_other": "TEST(a)\n"}
+        with mock.patch("harness.test.catalogue", return_value={"kunit": [], **texts}), \
+                mock.patch("harness.kernel.git", side_effect=lambda _, path:
+                           texts[path.rpartition("/")[2].removesuffix(".c")]):
+            self.assertEqual(stress.programs("tree"), {"thp_race": 2})
 
 
 class Wants(unittest.TestCase):
