@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -109,6 +110,8 @@ def check_options():
                           f"with a space, ':' or ',': give {name}=dir")
 
 
+# Set when a run is broken off: guests that other threads watch are ended.
+stopping = threading.Event()
 _started = time.monotonic()
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness import emulator, splat
 from harness.arches import Arch
-from harness.common import Failure, say, slow_factor, wished_accel
+from harness.common import Failure, say, slow_factor, stopping, wished_accel
 from harness.cpio import Archive
 
 
@@ -355,6 +355,8 @@ def _watch(cmd, machine, job, folder, factor, accel, listener):
                     limit = f"silent for {now - heard:.0f} s"
                 if limit:
                     break
+                if stopping.is_set():
+                    raise Failure("stopped")
                 time.sleep(0.05)
         finally:
             if qemu.poll() is None:

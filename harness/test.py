@@ -8,11 +8,12 @@ the guest down does not take the rest with it: they get a new guest.
 import os
 import re
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from harness import arches, kernel as kernels, install, ktap, machine, report, rootfs, series
 from harness.common import (EXIT_CODES, NOT_RUN, ROOT, Failure, new_results, reason,
-                            say, write_file)
+                            say, stopping, write_file)
 
 MM = "tools/testing/selftests/mm"
 KUNIT = "kunit"
@@ -288,35 +289,53 @@ def step_test():
 
 
 def _all(todo, only, tree, known, folder, cases, kinds):
-    """Everything that step_test was asked for; adds to `cases` and `kinds` as it goes."""
+    """Everything that step_test was asked for; adds to `cases` and `kinds` as it goes.
+
+    First all kernels are built, then as many guests run at a time as there are
+    CPUs: an emulated guest keeps little more than one of them busy.
+    """
     if not only:
         say("the harness' own tests")
         cases += own("test_*.py", folder)
-    for arch, flavor in todo:
-        name = f"{arch.name}-{flavor}"
-        found = _kernel(arch, flavor, only, tree, known, folder / name)
-        if not only and not kinds:
-            say("the harness' own tests with guests")
-            cases += own("guest_*.py", folder)
-        ktap.write(folder, name, found)
-        print(f"{name}: {ktap.summary(found)}", flush=True)
-        show(found)
-        kinds[name] = found
-        cases += [replace(c, name=f"{name}.{c.name}") for c in found]
-
-
-def _kernel(arch, flavor, only, tree, known, folder):
-    """The cases of one kernel; it is one case itself where it does not build."""
+    built = {(arch, flavor): _built(arch, flavor, tree) for arch, flavor in todo}
     programs, wanted = select(only, known)
+
+    def run(kernel):
+        if isinstance(kernel, ktap.Case):
+            return [kernel]
+        name = f"{kernel.arch.name}-{kernel.flavor}"
+        (folder / name).mkdir()
+        write_file(folder / name / "config", kernel.config.read_bytes())
+        found = guests(kernel, rootfs.selftests(kernel.arch, tree), programs, folder / name,
+                       f"{name}: ")
+        found = [c for c in found
+                 if wanted(c.name) or c.verdict not in ("pass", "skip", "fail", NOT_RUN)]
+        return found or [ktap.Case(only, "fail", "was not run by its program")]
+
+    with ThreadPoolExecutor(kernels.jobs()) as pool:
+        try:
+            for (arch, flavor), found in zip(built, pool.map(run, built.values())):
+                name = f"{arch.name}-{flavor}"
+                ktap.write(folder, name, found)
+                print(f"{name}: {ktap.summary(found)}", flush=True)
+                show(found)
+                kinds[name] = found
+                cases += [replace(c, name=f"{name}.{c.name}") for c in found]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            stopping.set()
+            raise
+    if not only:
+        say("the harness' own tests with guests")
+        cases += own("guest_*.py", folder)
+
+
+def _built(arch, flavor, tree):
+    """The kernel; the case that says why, where it does not build."""
     try:
-        kernel = kernels.build(arch, tree, flavor, "the patched kernel")
+        rootfs.selftests(arch, tree)
+        return kernels.build(arch, tree, flavor, "the patched kernel")
     except Failure as e:
         if e.verdict != "fail":
             raise
-        return [ktap.Case("kernel", e.verdict, str(e))]
-    folder.mkdir()
-    write_file(folder / "config", kernel.config.read_bytes())
-    found = guests(kernel, rootfs.selftests(arch, tree), programs, folder, f"{folder.name}: ")
-    found = [c for c in found
-             if wanted(c.name) or c.verdict not in ("pass", "skip", "fail", NOT_RUN)]
-    return found or [ktap.Case(only, "fail", "was not run by its program")]
+        return ktap.Case("kernel", e.verdict, str(e))
