@@ -57,17 +57,22 @@ class Stress(unittest.TestCase):
                 self.minutes(wrong)
 
     def test_seconds_of_a_race(self):
-        self.assertEqual(stress.race_seconds(600, 30), 20)
-        self.assertEqual(stress.race_seconds(10, 30), 1)
-        self.assertEqual(stress.race_seconds(36000, 30), stress.LONGEST)
+        self.assertEqual(stress.race_seconds(600, [], 30), 20)
+        self.assertEqual(stress.race_seconds(10, [], 30), 1)
+        self.assertEqual(stress.race_seconds(36000, [], 30), stress.LONGEST)
+        self.assertEqual(stress.race_seconds(36000, ["stress.all"], 1), 36000)
 
     def test_programs(self):
         texts = {"thp_race": "x = race_seconds(1);\nFIXTURE_VARIANT_ADD(a, b) {};\n"
-                             "TEST_F_TIMEOUT(a, c, 9)\n", "thp_other": "TEST(a)\n"}
-        with mock.patch("harness.test.catalogue", return_value={"kunit": [], **texts}), \
+                             "TEST_F_TIMEOUT(a, c, 9)\n", "thp_other": "TEST(a)\n",
+                 "thp_all": "race_seconds(1)\nTEST_F(stress, all)\nTEST(b)\n"}
+        cases = {"kunit": [], "thp_race": ["a.c"], "thp_other": ["global.a"],
+                 "thp_all": ["stress.all", "global.b"]}
+        with mock.patch("harness.test.catalogue", return_value=cases), \
                 mock.patch("harness.kernel.git", side_effect=lambda _, path:
                            texts[path.rpartition("/")[2].removesuffix(".c")]):
-            self.assertEqual(stress.programs("tree"), {"thp_race": 2})
+            self.assertEqual(stress.programs("tree"),
+                             {"thp_race": ([], 2), "thp_all": (["stress.all"], 1)})
 
 
 class Wants(unittest.TestCase):
