@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * numa01, numa01_THREAD_ALLOC, numa02 and numa02_SMT: do NUMA balancing and
- * the scheduler bring tasks and their THP together, and what does it cost?
+ * the scheduler bring tasks and their pages together, and what does it cost?
  *
  * All memory starts on one node.  Threads then write it over and over, free to
  * run anywhere, while this process looks a few times a second where the pages
@@ -33,6 +33,7 @@
 #define THREADS		64	/* of one process */
 #define NODES		8
 #define SAMPLES		4096
+#define LOOKUPS		512	/* pages of a process that a sample looks at */
 #define CONVERGED	0.9	/* share of local pages ... */
 #define HOLD		1.0	/* ... kept for this many seconds */
 
@@ -64,7 +65,9 @@ struct process {
 	int pid;
 	char *area;
 	size_t anon_huge;	/* at the end */
+	size_t whole;		/* ... in pages of the size that was asked for */
 	size_t pages[NODES];	/* base pages at the end */
+	double share;		/* of them that are on the node of their last writer */
 	struct thread thread[THREADS];
 };
 
@@ -82,6 +85,8 @@ static struct {
 	int nodes;
 	int start;
 	size_t size;		/* of a process */
+	size_t page;		/* what holds it; 0: THP, and nothing is set for it */
+	size_t stride;		/* between the pages that a sample looks at */
 	long passes;
 	double seconds;		/* time box instead of passes, when above 0 */
 	long warm;
@@ -93,7 +98,7 @@ static struct sample {
 	double time;
 	double share[PROCESSES];
 	double all;
-	size_t thp[PROCESSES][NODES];
+	size_t pages[PROCESSES][NODES];	/* of those looked at */
 } samples[SAMPLES];
 
 static size_t thp;
@@ -136,13 +141,16 @@ static void one_pass(struct thread *t, unsigned char value)
 	t->value = value;
 }
 
-/* Everything of this process to the start node, and written @warm times. */
+/*
+ * Everything of this process to the start node, and written @warm times.  The
+ * policy stays until the threads go, who inherit it: so long as it does, the
+ * scanner leaves the memory, and no fault is counted that was prepared before.
+ */
 static void place(struct process *p)
 {
 	mem_bind_thread(run.start);
 	for (long i = 0; i < run.warm; i++)
 		fill(p->area, run.size, 0);
-	mem_bind_thread(-1);
 }
 
 static void *thread_main(void *arg)
@@ -155,6 +163,7 @@ static void *thread_main(void *arg)
 		place(p);
 	pthread_barrier_wait(&shared->placed);
 	pthread_barrier_wait(&shared->go);
+	mem_bind_thread(-1);
 	began = mem_seconds();
 	while (run.seconds > 0 ? mem_seconds() - began < run.seconds
 			       : t->passes < run.passes)
@@ -181,7 +190,8 @@ static void check_data(const struct process *p)
 	}
 }
 
-static void count_pages(struct process *p)
+/* Where the base pages of a process are. */
+static void count_pages(struct process *p, int pid)
 {
 	size_t n = run.size / mem_base_size();
 	void **addr = calloc(n, sizeof(*addr));
@@ -191,10 +201,21 @@ static void count_pages(struct process *p)
 		die("out of memory");
 	for (size_t i = 0; i < n; i++)
 		addr[i] = p->area + i * mem_base_size();
-	mem_nodes(0, addr, node, n);
+	mem_nodes(pid, addr, node, n);
+	memset(p->pages, 0, sizeof(p->pages));
 	for (size_t i = 0; i < n; i++)
 		if (node[i] >= 0 && node[i] < NODES)
 			p->pages[node[i]]++;
+	p->share = 0;
+	for (int i = 0; i < run.threads; i++) {
+		const struct thread *t = &p->thread[i];
+		size_t first = (t->area - p->area) / mem_base_size();
+		size_t slice = t->size / mem_base_size(), local = 0;
+
+		for (size_t j = 0; j < slice; j++)
+			local += node[first + j] == atomic_load(&t->node);
+		p->share += (double)local / slice / run.threads;
+	}
 	free(addr);
 	free(node);
 }
@@ -205,7 +226,7 @@ static void process_main(struct process *p)
 	size_t slice = run.size / run.threads;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	p->area = mem_map_thp(run.size);
+	p->area = run.page ? mem_map_pages(run.size, run.page) : mem_map_thp(run.size);
 	if (!run.w->by_threads)
 		place(p);
 	for (int i = 0; i < run.threads; i++) {
@@ -218,32 +239,33 @@ static void process_main(struct process *p)
 		if (errno)
 			die("pthread_create: %s", strerror(errno));
 	}
+	if (run.page)
+		mem_hint_only(p->area);
+	pthread_barrier_wait(&shared->placed);
 	for (int i = 0; i < run.threads; i++)
 		pthread_join(id[i], NULL);
 	p->anon_huge = mem_smaps(0, "AnonHugePages");
-	count_pages(p);
+	if (run.page)
+		p->whole = mem_whole(0, p->area, run.size, run.page);
+	count_pages(p, 0);
 	check_data(p);
 	exit(0);
 }
 
-/* Nothing is timed before all memory is whole THP on the start node. */
+/* Nothing is timed before all memory is whole pages on the start node. */
 static void check_placed(void)
 {
 	for (int i = 0; i < run.w->processes; i++) {
 		struct process *p = &shared->process[i];
-		size_t huge = mem_smaps(p->pid, "AnonHugePages");
+		size_t whole = run.page ? mem_whole(p->pid, p->area, run.size, run.page) :
+					  mem_smaps(p->pid, "AnonHugePages");
 
-		if (huge < run.size)
-			die("%zu of %zu MiB are THP: is node %d large enough?",
-			    huge >> 20, run.size >> 20, run.start);
-		for (size_t at = 0; at < run.size; at += thp) {
-			void *addr = p->area + at;
-			int node;
-
-			mem_nodes(p->pid, &addr, &node, 1);
-			if (node != run.start)
-				die("the memory did not start on node %d", run.start);
-		}
+		if (whole < run.size)
+			die("%zu of %zu MiB are pages of %zu KiB: is node %d large enough?",
+			    whole >> 20, run.size >> 20, (run.page ?: thp) >> 10, run.start);
+		count_pages(p, p->pid);
+		if (p->pages[run.start] * mem_base_size() != run.size)
+			die("the memory did not start on node %d", run.start);
 	}
 }
 
@@ -253,7 +275,7 @@ static void check_placed(void)
  */
 static double local_share(struct thread *t, const int *node, unsigned int *seen)
 {
-	size_t n = t->size / thp, on[NODES] = { 0 };
+	size_t n = t->size / run.stride, on[NODES] = { 0 };
 	double wrote = 0, local = 0;
 
 	for (size_t i = 0; i < n; i++)
@@ -272,7 +294,7 @@ static double local_share(struct thread *t, const int *node, unsigned int *seen)
 static void take(struct sample *s)
 {
 	static unsigned int seen[PROCESSES][THREADS][NODES];
-	size_t n = run.size / thp;
+	size_t n = run.size / run.stride;
 	void *addr[n];
 	int node[n];
 
@@ -280,15 +302,15 @@ static void take(struct sample *s)
 		struct process *p = &shared->process[i];
 
 		for (size_t j = 0; j < n; j++)
-			addr[j] = p->area + j * thp;
+			addr[j] = p->area + j * run.stride;
 		mem_nodes(p->pid, addr, node, n);
 		for (size_t j = 0; j < n; j++)
 			if (node[j] >= 0 && node[j] < NODES)
-				s->thp[i][node[j]]++;
+				s->pages[i][node[j]]++;
 		for (int j = 0; j < run.threads; j++) {
 			struct thread *t = &p->thread[j];
 
-			s->share[i] += local_share(t, node + (t->area - p->area) / thp,
+			s->share[i] += local_share(t, node + (t->area - p->area) / run.stride,
 						   seen[i][j]) / run.threads;
 		}
 		s->all += s->share[i] / run.w->processes;
@@ -344,6 +366,7 @@ static void child_ended(int sig)
 			continue;
 		if (WIFSIGNALED(status))	/* else it has said why itself */
 			(void)!write(STDERR_FILENO, killed, sizeof(killed) - 1);
+		mem_put_back();
 		_exit(1);			/* takes the others along */
 	}
 }
@@ -367,12 +390,14 @@ static void print_nodes(const size_t *v, double scale)
 static void print(size_t n, double init, double seconds,
 		  const struct mem_counter *from, const struct mem_counter *to)
 {
-	double when = converged(n), mean = 0, mib = 1.0 / (1 << 20);
-	size_t huge = 0;
+	double when = converged(n), mean = 0, final = 0, mib = 1.0 / (1 << 20);
+	size_t huge = 0, whole = 0;
 	long long written = 0;
 
 	for (int i = 0; i < run.w->processes; i++) {
 		huge += shared->process[i].anon_huge;
+		whole += shared->process[i].whole;
+		final += shared->process[i].share / run.w->processes;
 		for (int j = 0; j < run.threads; j++)
 			for (int k = 0; k < NODES; k++)
 				written += shared->process[i].thread[j].done[k];
@@ -385,8 +410,11 @@ static void print(size_t n, double init, double seconds,
 	       run.w->name, run.w->processes, run.threads, run.size >> 20,
 	       run.start, run.warm, written * (long long)(thp >> 20), init, seconds);
 	printf("\"anon_huge_mib\": %g, ", huge * mib);
-	printf("\"share_end\": %.4f, \"share_mean\": %.4f, \"converged\": ",
-	       n ? samples[n - 1].all : 0, mean);
+	if (run.page)
+		printf("\"page_kib\": %zu, \"base_kib\": %zu, \"whole_mib\": %g, ",
+		       run.page >> 10, mem_base_size() >> 10, whole * mib);
+	printf("\"share_end\": %.4f, \"share_final\": %.4f, \"share_mean\": %.4f, "
+	       "\"converged\": ", n ? samples[n - 1].all : 0, final, mean);
 	if (when < 0)
 		printf("null");
 	else
@@ -409,7 +437,7 @@ static void print(size_t n, double init, double seconds,
 		printf("], \"mib\": [");
 		for (int j = 0; j < run.w->processes; j++) {
 			printf("%s", j ? ", " : "");
-			print_nodes(s->thp[j], thp * mib);
+			print_nodes(s->pages[j], run.stride * mib);
 		}
 		printf("]}");
 	}
@@ -419,7 +447,7 @@ static void print(size_t n, double init, double seconds,
 static int usage(void)
 {
 	fputs("autonuma WORKLOAD [-s start node] [-m MiB of a process] [-p passes | -t seconds]\n"
-	      "         [-u warm-up passes] [-i ms between samples]\nWORKLOAD:", stderr);
+	      "         [-u warm-up passes] [-i ms between samples] [-k KiB of a page]\nWORKLOAD:", stderr);
 	for (size_t i = 0; i < sizeof(workloads) / sizeof(*workloads); i++)
 		fprintf(stderr, " %s", workloads[i].name);
 	fputc('\n', stderr);
@@ -441,7 +469,7 @@ static bool parse(int argc, char **argv)
 	run.warm = 1;
 	run.slice_ms = 200;
 	optind = 2;
-	while ((c = getopt(argc, argv, "s:m:p:t:u:i:")) != -1) {
+	while ((c = getopt(argc, argv, "s:m:p:t:u:i:k:")) != -1) {
 		switch (c) {
 		case 's': run.start = mem_number("-s", optarg, 0); break;
 		case 'm': mib = mem_number("-m", optarg, 1); break;
@@ -449,6 +477,7 @@ static bool parse(int argc, char **argv)
 		case 't': run.seconds = mem_number("-t", optarg, 1); break;
 		case 'u': run.warm = mem_number("-u", optarg, 1); break;
 		case 'i': run.slice_ms = mem_number("-i", optarg, 10); break;
+		case 'k': run.page = mem_number("-k", optarg, 1) << 10; break;
 		default: return false;
 		}
 	}
@@ -477,6 +506,12 @@ static void look_around(void)
 	if (run.size % (thp * run.threads))
 		die("%zu MiB are not a whole number of THP for each of %d threads",
 		    run.size >> 20, run.threads);
+	if (run.page > thp)
+		die("-k: a page has at most %zu KiB", thp >> 10);
+	/* A power of two up to the THP size, of which there are whole ones. */
+	run.stride = run.page ?: thp;
+	while (run.stride < thp && run.size / run.stride > LOOKUPS)
+		run.stride *= 2;
 }
 
 int main(int argc, char **argv)
@@ -489,12 +524,14 @@ int main(int argc, char **argv)
 	if (!parse(argc, argv))
 		return usage();
 	look_around();
+	if (run.page)
+		mem_allow_pages(run.page);
 	all = run.w->processes * run.threads;
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE,
 		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (shared == MAP_FAILED)
 		die("mmap: %s", strerror(errno));
-	barrier(&shared->placed, all + 1);
+	barrier(&shared->placed, all + run.w->processes + 1);
 	barrier(&shared->go, all + 1);
 	signal(SIGCHLD, child_ended);
 
@@ -508,6 +545,8 @@ int main(int argc, char **argv)
 			process_main(&shared->process[i]);
 		shared->process[i].pid = pid;
 	}
+	if (run.page)
+		mem_hint_only(NULL);
 	pthread_barrier_wait(&shared->placed);
 	check_placed();
 	mem_vmstat(before);

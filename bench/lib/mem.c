@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +16,11 @@
 #include <linux/mempolicy.h>
 
 #include "mem.h"
+
+#define THP_SYS		"/sys/kernel/mm/transparent_hugepage/"
+#define SIZES		24	/* of THP, more than any architecture has */
+#define KPF_HEAD	(UINT64_C(1) << 15)
+#define KPF_TAIL	(UINT64_C(1) << 16)
 
 const char *const mem_counters[] = {
 	"numa_pte_updates", "numa_huge_pte_updates",
@@ -52,7 +60,7 @@ size_t mem_base_size(void)
 
 size_t mem_thp_size(void)
 {
-	const char *path = "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size";
+	const char *path = THP_SYS "hpage_pmd_size";
 	FILE *f = fopen(path, "r");
 	size_t size;
 
@@ -96,6 +104,149 @@ char *mem_map_thp(size_t size)
 	if (madvise(area, size, MADV_HUGEPAGE))
 		die("MADV_HUGEPAGE: %s", strerror(errno));
 	return area;
+}
+
+char *mem_map_pages(size_t size, size_t page)
+{
+	char *area = mem_map_thp(size);
+
+	if (page == mem_base_size() && madvise(area, size, MADV_NOHUGEPAGE))
+		die("MADV_NOHUGEPAGE: %s", strerror(errno));
+	return area;
+}
+
+/* What the sizes' files said before, and in which process to put it back. */
+static struct size_file {
+	char path[300], word[32];
+} size_files[SIZES];
+static int nr_size_files, allowed_by;
+
+static bool put_word(const char *path, const char *word)
+{
+	int fd = open(path, O_WRONLY);
+	bool ok = fd >= 0 && write(fd, word, strlen(word)) == (ssize_t)strlen(word);
+
+	close(fd);
+	return ok;
+}
+
+void mem_put_back(void)
+{
+	for (int i = 0; i < nr_size_files && getpid() == allowed_by; i++)
+		put_word(size_files[i].path, size_files[i].word);
+}
+
+/* The file of a size, and the word of it that is in brackets. */
+static void remember(const char *size)
+{
+	struct size_file *s = &size_files[nr_size_files];
+	char line[128] = "", *word;
+	FILE *f;
+
+	snprintf(s->path, sizeof(s->path), THP_SYS "%s/enabled", size);
+	f = fopen(s->path, "r");
+	if (!f || !fgets(line, sizeof(line), f) || !(word = strchr(line, '[')) ||
+	    sscanf(word, "[%31[^]]", s->word) != 1)
+		die("cannot read %s", s->path);
+	fclose(f);
+	nr_size_files++;
+}
+
+void mem_allow_pages(size_t page)
+{
+	DIR *dir = opendir(THP_SYS);
+	bool found = page == mem_base_size();
+	size_t kib;
+
+	for (struct dirent *d; dir && (d = readdir(dir)) && nr_size_files < SIZES;)
+		if (sscanf(d->d_name, "hugepages-%zukB", &kib) == 1) {
+			remember(d->d_name);
+			found |= kib == page >> 10;
+		}
+	if (dir)
+		closedir(dir);
+	if (!found)
+		die("this kernel has no pages of %zu KiB", page >> 10);
+	allowed_by = getpid();
+	atexit(mem_put_back);
+	for (int i = 0; i < nr_size_files; i++) {
+		struct size_file *s = &size_files[i];
+
+		sscanf(s->path, THP_SYS "hugepages-%zukB", &kib);
+		if (!put_word(s->path, kib == page >> 10 ? "madvise" : "never"))
+			die("cannot write %s: %s", s->path, strerror(errno));
+	}
+}
+
+static int open_read(const char *path)
+{
+	int fd = open(path, O_RDONLY);
+
+	if (fd < 0)
+		die("cannot read %s: %s", path, strerror(errno));
+	return fd;
+}
+
+/* @n words of a file of 64-bit words, from the @first on; false: not all there. */
+static bool read_words(int fd, uint64_t *word, size_t n, uint64_t first)
+{
+	return pread(fd, word, n * sizeof(*word), first * sizeof(*word)) ==
+	       (ssize_t)(n * sizeof(*word));
+}
+
+/* Is this one page, by the frames of its base pages and by their flags? */
+static bool is_one_page(const uint64_t *frame, size_t n, int kpageflags)
+{
+	const uint64_t present = UINT64_C(1) << 63, pfn = (UINT64_C(1) << 55) - 1;
+	uint64_t first = frame[0] & pfn, flags[n];
+
+	if (!first || first % n || !read_words(kpageflags, flags, n, first))
+		return false;
+	for (size_t i = 0; i < n; i++) {
+		uint64_t want = n == 1 ? 0 : i ? KPF_TAIL : KPF_HEAD;
+
+		if (!(frame[i] & present) || (frame[i] & pfn) != first + i ||
+		    (flags[i] & (KPF_HEAD | KPF_TAIL)) != want)
+			return false;
+	}
+	return true;
+}
+
+size_t mem_whole(int pid, const char *area, size_t size, size_t page)
+{
+	size_t n = page / mem_base_size(), whole = 0;
+	int pagemap, kpageflags = open_read("/proc/kpageflags");
+	uint64_t frame[n];
+	char path[64];
+
+	snprintf(path, sizeof(path), pid ? "/proc/%d/pagemap" : "/proc/self/pagemap", pid);
+	pagemap = open_read(path);
+	for (size_t at = 0; at < size; at += page) {
+		if (!read_words(pagemap, frame, n, (uintptr_t)(area + at) / mem_base_size()))
+			die("cannot read %s: %s", path, strerror(errno));
+		if (is_one_page(frame, n, kpageflags))
+			whole += page;
+	}
+	close(pagemap);
+	close(kpageflags);
+	return whole;
+}
+
+void mem_hint_only(const char *area)
+{
+	FILE *f = fopen("/proc/self/maps", "r");
+	char line[512], access;
+	uintptr_t from, to;
+
+	if (!f)
+		die("cannot read /proc/self/maps: %s", strerror(errno));
+	/* The scanner skips what it cannot write and what has a policy. */
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "%lx-%lx %*c%c", &from, &to, &access) == 3 &&
+		    access == 'w' && from != (uintptr_t)area &&
+		    syscall(SYS_mbind, from, to - from, MPOL_PREFERRED, NULL, 0, 0))
+			die("mbind of %lx-%lx: %s", from, to, strerror(errno));
+	fclose(f);
 }
 
 static void policy(int node, int *mode, unsigned long *mask)

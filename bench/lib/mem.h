@@ -25,6 +25,25 @@ size_t mem_base_size(void);
 
 /* @size bytes, THP aligned and advised, nothing faulted in yet. */
 char *mem_map_thp(size_t size);
+/* The same, to be of pages of @page bytes once they are allowed. */
+char *mem_map_pages(size_t size, size_t page);
+/*
+ * Allow THP of @page bytes to who asks for them, of no other size, until this
+ * process ends; @page may be that of base pages, then none.  The kernel must
+ * have the size.  mem_put_back() is for who ends without exit().
+ */
+void mem_allow_pages(size_t page);
+void mem_put_back(void);
+/*
+ * Bytes of a range of a process that lie in whole pages of @page bytes, each
+ * naturally aligned in memory as it is in the range; @pid 0 is the caller.
+ */
+size_t mem_whole(int pid, const char *area, size_t size, size_t page);
+/*
+ * From now on NUMA balancing leaves all memory of the caller but @area alone:
+ * what is counted as a hinting fault is one of @area.
+ */
+void mem_hint_only(const char *area);
 /* Policy of a mapping, or of the calling thread; node < 0: MPOL_DEFAULT. */
 void mem_bind(void *addr, size_t size, int node);
 void mem_bind_thread(int node);
