@@ -22,6 +22,14 @@ KVM_PASSES = 10
 KERNELS = ("base", "patched")
 BOOTS = 10          # of each kernel; a boot runs every workload once
 
+# The size axis, on the patched kernel: KiB of the pages that hold the memory,
+# besides base pages and those of a PMD, where the kernel has them.
+SIZES = (16, 64, 128)
+# Workload -> (MiB of a process, passes over it).  Less memory than above: its
+# base pages are migrated one by one, each with an interrupt for every other CPU.
+SIZE_WORKLOADS = {"numa01_THREAD_ALLOC": (32, 320), "numa02": (64, 320)}
+SIZE_BOOTS = 5      # each runs everything with every size
+
 # The scanner's rates.  A run of seconds must see many scans, each of all the
 # memory of a process (256 MB, also the kernel's default): partial scans leave
 # numa01 undecided far more often.  No period goes below 100 ms with that size
@@ -63,6 +71,10 @@ def step_run():
     guests, data["runs"] = autonuma(built, share, folder)
     data["guests"] += guests
     data["accel"] = guests[0]["accel"]
+    data["page_kib"] = chosen_sizes(data["guests"])
+    guests, data["size_runs"] = size_axis(built["patched"], data["page_kib"], data["accel"],
+                                          share, folder)
+    data["guests"] += guests
     report.finish(data)
     save(folder, data)
     write_file(folder / "report.md", report.markdown(data))
@@ -131,14 +143,21 @@ def guest_record(kernel, what, outcome):
     return {"kernel": kernel, "what": what, "verdict": verdict, "why": why,
             "accel": outcome.accel, "seconds": round(outcome.seconds, 1),
             "sysctls": (outcome.file("sysctls") or "").splitlines(),
+            "page_kib": [int(n) for n in (outcome.file("page_kib") or "").split()],
             "folder": Path(outcome.folder).name}
 
 
+# KiB of the kernel's pages, the base page first: what each guest records.
+PAGE_KIB = r"""{ awk '/^KernelPageSize/ {print $2; exit}' /proc/self/smaps
+ls /sys/kernel/mm/transparent_hugepage | sed -n 's/^hugepages-\(.*\)kB$/\1/p' | sort -n
+} > /results/page_kib"""
+
+
 def setup(sysctls):
-    """Shell commands that set the sysctls and record what they are then."""
+    """Shell commands that set the sysctls and record what they are then, and the page sizes."""
     lines = [f"sysctl -w {k}={v} >/dev/null" for k, v in sysctls.items()]
     names = " ".join(sysctls)
-    return "\n".join(lines + [f"sysctl {names} > /results/sysctls"])
+    return "\n".join(lines + [f"sysctl {names} > /results/sysctls", PAGE_KIB])
 
 
 def counting(kernel):
@@ -208,15 +227,52 @@ def autonuma(built, share, folder):
     for number, (name, boot) in enumerate(plan, 1):
         start = boot % 2
         say(f"guest {number} of {len(plan)}: {name} kernel, memory starts on node {start}")
-        job = machine.Job(tasks(start, accel), where="/bench", setup=setup(SYSCTLS))
-        kernel = built[name]
-        out = machine.run(machine.Machine(kernel.arch, accel=accel, timeout=900,
-                                          slow=kernel.slow), kernel,
-                          rootfs.basic(kernel) + [share], job,
-                          folder / f"{boot + 1}-{name}", progress)
+        out = workload_guest(built[name], tasks(start, accel), accel, share,
+                             folder / f"{boot + 1}-{name}")
         guests.append(guest_record(name, f"autonuma {boot + 1}", out))
         for record in records(out).values():
             runs.append({"kernel": name, "boot": boot + 1, **record})
+    return guests, runs
+
+
+def workload_guest(kernel, todo, accel, share, folder):
+    """A guest that runs tasks with programs of bench/ on two nodes: its outcome."""
+    job = machine.Job(todo, where="/bench", setup=setup(SYSCTLS))
+    return machine.run(machine.Machine(kernel.arch, accel=accel, timeout=900, slow=kernel.slow),
+                       kernel, rootfs.basic(kernel) + [share], job, folder, progress)
+
+
+def chosen_sizes(guests):
+    """KiB of the pages of the size axis, base pages first.
+
+    Nothing where the patched kernel has THP of one size only; a size that an
+    architecture does not have is left out.
+    """
+    base, *thp = next((g["page_kib"] for g in guests
+                       if g["kernel"] == "patched" and g["page_kib"]), [0])
+    return [base, *(k for k in SIZES if k in thp and k < thp[-1]), thp[-1]] if thp else []
+
+
+def size_tasks(sizes, boot, accel):
+    """Every workload with every size, which a boot after the other puts first."""
+    times = KVM_PASSES if accel == "kvm" else 1
+    first, start = boot % len(sizes), boot % 2
+    for kib in sizes[first:] + sizes[:first]:
+        for workload, (mib, passes) in SIZE_WORKLOADS.items():
+            yield machine.Task(f"{workload}-{kib}", f"./autonuma.run {workload} -s {start} -m "
+                               f"{mib} -p {passes * times} -k {kib}", 180)
+        yield machine.Task(f"contended-{kib}", f"./contended.run -s {start} -k {kib}", 180)
+
+
+def size_axis(kernel, sizes, accel, share, folder):
+    """The workloads on pages of each size: guests and records."""
+    guests, runs = [], []
+    for boot in range(SIZE_BOOTS if sizes else 0):
+        say(f"sizes of pages: guest {boot + 1} of {SIZE_BOOTS}")
+        out = workload_guest(kernel, tuple(size_tasks(sizes, boot, accel)), accel, share,
+                             folder / f"sizes-{boot + 1}")
+        guests.append(guest_record("patched", f"sizes {boot + 1}", out))
+        runs += [{"boot": boot + 1, **record} for record in records(out).values()]
     return guests, runs
 
 
@@ -227,5 +283,8 @@ def progress(_task, line):
     except ValueError:
         return
     if "share_end" in r:
-        say(f"  {r['test']:<20} {r['seconds']:5.1f} s, "
-            f"{100 * r['share_end']:3.0f} % of the pages on the node of their user")
+        size, share = "", r["share_end"]
+        if "page_kib" in r:
+            size, share = f"{r['page_kib']:>5} KiB", r["share_final"]
+        say(f"  {r['test']:<20}{size} {r['seconds']:5.1f} s, "
+            f"{100 * share:3.0f} % of the pages on the node of their user")

@@ -1,7 +1,8 @@
 """What `make run` says about its records: summary, checks, verdict, table, plot.
 
 `finish(data)` adds "summary", "over_time", "cost_summary", "device_summary",
-"checks" and "verdict" to the results; text() and markdown() print the same rows.
+"size_summary", "contended_summary", "checks" and "verdict" to the results;
+text() and markdown() print the same rows.
 """
 
 import statistics
@@ -136,8 +137,100 @@ def device_summary(data):
     return rows
 
 
+# key, title, digits after the point, value of a record of the size axis
+SIZE_FIGURES = (
+    ("hint_faults", "hint faults", 0, _vm("numa_hint_faults")),
+    ("remote_faults", "of remote pages", 0,
+     lambda r: _vm("numa_hint_faults")(r) - _vm("numa_hint_faults_local")(r)),
+    ("pages_migrated", "pages migrated", 0, _vm("numa_pages_migrated")),
+    ("share_final", "local at end, %", 1, lambda r: 100 * r["share_final"]),
+    ("seconds", "seconds", 2, lambda r: r["seconds"]),
+)
+# With pages of N base pages there are at most this many times 1/N of the hint faults.
+SIZE_FACTOR = 1.2
+
+
+def size_records(data, workload, kib):
+    """Records of the size axis of a workload with pages of `kib` KiB."""
+    return [r for r in data["size_runs"] if (r["test"], r["page_kib"]) == (workload, kib)]
+
+
+def size_workloads(data):
+    """Names of the workloads of the size axis, without the one that contends for pages."""
+    return [w for w in dict.fromkeys(r["test"] for r in data["size_runs"]) if w != "contended"]
+
+
+def base_pages(record):
+    """N: base pages of a page of the size of a record."""
+    return record["page_kib"] // record["base_kib"]
+
+
+def faults_per_migrated(record):
+    """Hint faults of remote pages x N per page migrated; None where none was."""
+    vm = record["vmstat"]
+    remote = vm["numa_hint_faults"] - vm["numa_hint_faults_local"]
+    pages = vm["numa_pages_migrated"]
+    return base_pages(record) * remote / pages if pages else None
+
+
+def _per(runs, part, whole, vmstat=lambda r: r["vmstat"]):
+    """Sum of the counter `part` x N over that of `whole`, of all records; None of none."""
+    total = sum(vmstat(r)[whole] for r in runs)
+    return sum(base_pages(r) * vmstat(r)[part] for r in runs) / total if total else None
+
+
+def size_summary(data):
+    """One row per workload and size.
+
+    per_migrated: hint faults of remote pages x N per page migrated, median and
+    least of the runs that migrated any.  per_marked: hint faults x N per PTE
+    marked.  p_less: that the share at the end is less than with base pages only
+    by chance.
+    """
+    rows = []
+    for workload in size_workloads(data):
+        for kib in data["page_kib"]:
+            runs, base = (size_records(data, workload, k) for k in (kib, data["page_kib"][0]))
+            values, least = ({k: [value(r) for r in of] for k, _, _, value in SIZE_FIGURES}
+                             for of in (runs, base))
+            ratios = [f for f in map(faults_per_migrated, runs) if f is not None]
+            rows.append({"workload": workload, "kib": kib,
+                         **{k: vars(compare.summary(v)) for k, v in values.items()},
+                         "per_migrated": statistics.median(ratios) if ratios else None,
+                         "least_per_migrated": min(ratios, default=None),
+                         "per_marked": _per(runs, "numa_hint_faults", "numa_pte_updates"),
+                         "p_less": compare.greater(values["share_final"],
+                                                   least["share_final"])})
+    return rows
+
+
+def contended_summary(data):
+    """One row per size: sums over the boots, pages as counted by the size.
+
+    per_placed: hint faults x N per page migrated to its first user.
+    """
+    rows = []
+    for kib in data["page_kib"]:
+        runs = size_records(data, "contended", kib)
+        rows.append({"kib": kib, "n": len(runs), "pages": sum(r["pages"] for r in runs),
+                     "turns": sum(r["pages"] * r["turns"] for r in runs),
+                     "faults": sum(r["contended"]["vmstat"]["numa_hint_faults"] for r in runs),
+                     "placed": sum(_moved(r, "first") for r in runs),
+                     "per_placed": _per(runs, "numa_hint_faults", "numa_pages_migrated",
+                                        lambda r: r["first"]["vmstat"]),
+                     "moved": sum(_moved(r, "contended") for r in runs)})
+    return rows
+
+
+def _moved(record, phase):
+    """How many pages of its size NUMA balancing migrated in a phase."""
+    return record[phase]["vmstat"]["numa_pages_migrated"] / base_pages(record)
+
+
 def finish(data):
     """Add to the results all that follows from the records."""
+    data["size_summary"] = size_summary(data)
+    data["contended_summary"] = contended_summary(data)
     data["device_summary"] = device_summary(data)
     data["summary"] = summarise(data)
     data["over_time"] = over_time(data)
@@ -160,7 +253,7 @@ def checks(data):
     found = [_base_is_ad_hoc(data), _counters_agree(data), _no_split(data),
              _stays_whole(data)]
     found += [_no_later(data, w) for w in workloads(data)]
-    return found + [_cost_no_higher(data)] + _device_cheaper(data)
+    return found + [_cost_no_higher(data)] + _device_cheaper(data) + _sizes(data)
 
 
 def _check(what, wrong):
@@ -266,6 +359,119 @@ def _device_cheaper(data):
             for way, row in data["device_summary"].items()]
 
 
+def size_name(kib):
+    """'64K' or '2M'."""
+    return f"{kib // 1024}M" if kib % 1024 == 0 else f"{kib}K"
+
+
+def _sizes(data):
+    """What must hold with each size of pages; nothing where there is one size."""
+    if not data["page_kib"]:
+        return []
+    found = [_whole_sizes(data), _fewer_faults(data)]
+    for workload in size_workloads(data):
+        rows = [r for r in data["size_summary"] if r["workload"] == workload]
+        found += [_one_fault_serves(workload, rows), _no_less_local(workload, rows, data)]
+    return found + [_first_placed(data), _faults_to_place(data), _left_alone(data)]
+
+
+def _each(rows, complain):
+    """What is wrong with some sizes, by their names; '' if nothing is."""
+    wrong = [(size_name(r["kib"]), complain(r)) for r in rows]
+    return ", ".join(f"{name}: {why}" for name, why in wrong if why)
+
+
+def _whole_sizes(data):
+    def complain(row):
+        runs = [r for r in data["size_runs"] if r["page_kib"] == row["kib"]]
+        for r in runs:
+            mib = r["mib"] * r.get("processes", 1)
+            if r["whole_mib"] < mib:
+                return f"{r['whole_mib']:g} of {mib} MiB in {r['test']}, boot {r['boot']}"
+        return "" if runs else "no records"
+    return _check("sizes: all memory is whole pages of its size at the end",
+                  _each([{"kib": k} for k in data["page_kib"]], complain))
+
+
+def _no_more(rows, key, named):
+    """What is wrong where `key` of a size is more than it may be next to base pages, the first."""
+    base = rows[0][key]
+
+    def complain(row):
+        if row[key] is None or base is None:
+            return "no page was migrated"
+        return "" if row[key] <= SIZE_FACTOR * base else f"{row[key]:.2f}/N against {base:.2f}"
+    return _check(f"{named} at most {SIZE_FACTOR}/N of {size_name(rows[0]['kib'])}'s",
+                  _each(rows, complain))
+
+
+def _fewer_faults(data):
+    """By the least of all runs: what is above it, the scheduler's moves have cost."""
+    rows = []
+    for kib in data["page_kib"]:
+        least = [r["least_per_migrated"] for r in data["size_summary"]
+                 if r["kib"] == kib and r["least_per_migrated"] is not None]
+        rows.append({"kib": kib, "least": min(least, default=None)})
+    return _no_more(rows, "least", "sizes: hint faults of remote pages per page migrated, least "
+                    "of all runs, are")
+
+
+def _one_fault_serves(workload, rows):
+    def complain(row):
+        mine = row["per_marked"]
+        if mine is None:
+            return "no PTE was marked"
+        return "" if mine <= SIZE_FACTOR else f"{mine:.2f}/N"
+    return _check(f"{workload}: hint faults per PTE marked are at most {SIZE_FACTOR}/N",
+                  _each(rows, complain))
+
+
+def _no_less_local(workload, rows, data):
+    """The level is shared out among the workloads and the sizes that are compared."""
+    level = ALPHA / (len(rows[1:]) * len(size_workloads(data)))
+
+    def complain(row):
+        if row["p_less"] is None:
+            return "too few records"
+        return "" if row["p_less"] >= level else f"{row['share_final']['mean']:.1f} %"
+    found = ", ".join(f"{size_name(r['kib'])} {_p(r['p_less'])}" for r in rows[1:])
+    return _check(f"{workload}: no less is local at the end than with "
+                  f"{size_name(rows[0]['kib'])} (p of less {found}, level {level:.4f})",
+                  _each(rows[1:], complain))
+
+
+def _first_placed(data):
+    """Else it would say nothing that contended pages stay: none may be able to move."""
+    return _check("contended: 90 % of the pages move to their first user, none twice",
+                  _each(data["contended_summary"], lambda row: "" if
+                        0.9 * row["pages"] <= row["placed"] <= row["pages"] > 0 else
+                        f"{row['placed']:g} of {row['pages']}"))
+
+
+def _faults_to_place(data):
+    """Exact, as the writer is bound to its CPU and writes all of a page."""
+    return _no_more(data["contended_summary"], "per_placed",
+                    "contended: hint faults per page migrated to its first user are")
+
+
+def _left_alone(data):
+    """The bound is 0, and one page for each fault that was none of a turn.
+
+    A page may migrate only if its last two faults were of the node that it is
+    not on.  Those that end turns come from the two nodes alternately.  One that
+    ends none, where the scanner marked the page again before its writer was
+    done, repeats a node.  Of these there may be one for ten turns.
+    """
+    def complain(row):
+        extra = row["faults"] - row["turns"]
+        if not 0 <= extra <= row["turns"] / 10:
+            return f"{row['faults']} hint faults in {row['turns']} turns"
+        return "" if row["moved"] <= extra else \
+            f"{row['moved']:g} pages, {extra} faults out of turn"
+    return _check("contended: no page migrates for which two nodes contend by turns",
+                  _each(data["contended_summary"], complain))
+
+
 # Output ---------------------------------------------------------------------
 
 def number(value, digits=0):
@@ -327,11 +533,36 @@ def device_rows(data):
                                      for w in ("base", "thp")), f"{row['ratio']:.2f}")
 
 
+def size_rows(data):
+    """Cells of the table of sizes; the workload's name in its first row only."""
+    last = None
+    for r in data["size_summary"]:
+        name = r["workload"] if r["workload"] != last else ""
+        last = r["workload"]
+        hint, remote, pages, share, seconds = (
+            (r[key], digits) for key, _, digits, _ in SIZE_FIGURES)
+        yield (name, size_name(r["kib"]), *(number(s["mean"], d) for s, d in (hint, remote, pages)),
+               *(number(r[k], 2) for k in ("per_migrated", "least_per_migrated", "per_marked")),
+               *(_cell(s, d) for s, d in (share, seconds)))
+
+
+def contended_rows(data):
+    """Cells of the table of pages that are contended for."""
+    for r in data["contended_summary"]:
+        yield (size_name(r["kib"]), *(number(r[k]) for k in ("pages", "placed")),
+               number(r["per_placed"], 3), *(number(r[k]) for k in ("turns", "faults")),
+               number(r["moved"], 0 if r["moved"] % 1 == 0 else 2))
+
+
 HEADS = (
     ("", "", "base", "patched", "ratio", "p"),
     ("share on the node of its user, %", "at s", *(f"{t:g}" for t in TIMES)),
     ("one THP migrated by a hint fault", "base", "patched", "ratio"),
     ("2 MiB to a device and back, instructions", "as base pages", "as a THP", "ratio"),
+    ("pages of", "", "hint faults", "of remote", "migrated", "xN/migrated", "least", "xN/marked",
+     "local at end, %", "seconds"),
+    ("contended for by two nodes", "pages", "moved to first user", "xN/migrated", "turns",
+     "hint faults", "moved after"),
 )
 
 
@@ -340,7 +571,9 @@ def tables(data):
     return ((HEADS[0], list(result_rows(data)), 2),
             (HEADS[1], list(time_rows(data)), 2),
             (HEADS[2], list(cost_rows(data)), 1),
-            *([(HEADS[3], list(device_rows(data)), 1)] if data["device_summary"] else []))
+            *([(HEADS[3], list(device_rows(data)), 1)] if data["device_summary"] else []),
+            *([(HEADS[4], list(size_rows(data)), 2), (HEADS[5], list(contended_rows(data)), 1)]
+              if data["page_kib"] else []))
 
 
 def notes(data):
@@ -354,7 +587,26 @@ def notes(data):
             "for runs that converged Fisher's exact test of fewer.",
             "A run that did not converge counts with its length. Under emulation there is "
             "no remote memory:",
-            "seconds show the cost of migration, not the gain of locality."]
+            "seconds show the cost of migration, not the gain of locality.",
+            *(size_notes(data) if data["page_kib"] else [])]
+
+
+def size_notes(data):
+    """What a reader must know of the numbers by size, in lines."""
+    n = max((r["boot"] for r in data["size_runs"]), default=0)
+    return [f"By size: the patched kernel, {n} boots, each with all sizes; N is the base pages "
+            "of one; PTEs and pages",
+            "migrated are counted as base pages. xN/migrated: hint faults of pages on another "
+            "node than their user,",
+            "times N, per page migrated, median and least of the boots; those of local pages move "
+            "nothing, and are",
+            "a matter of how often the scanner comes. xN/marked: all hint faults, times N, per "
+            "PTE that the scanner",
+            "marked: 1 where one serves a page. Local at end: after the last thread.",
+            "Contended for: sums over the boots, in pages of the size; all hint faults until each "
+            "page had its first,",
+            "times N, per page migrated; then, in so many turns of two threads on different "
+            "nodes."]
 
 
 def check_lines(data):

@@ -68,7 +68,42 @@ class Setup(unittest.TestCase):
     def test_sysctls_are_set_and_recorded(self):
         lines = measure.setup({"a.b": 1, "c.d": 2}).splitlines()
         self.assertEqual(lines, ["sysctl -w a.b=1 >/dev/null", "sysctl -w c.d=2 >/dev/null",
-                                 "sysctl a.b c.d > /results/sysctls"])
+                                 "sysctl a.b c.d > /results/sysctls",
+                                 *measure.PAGE_KIB.splitlines()])
+
+
+class Sizes(unittest.TestCase):
+    """The size axis."""
+
+    def chosen(self, *kib):
+        return measure.chosen_sizes([{"kernel": "base", "page_kib": [4]},
+                                     {"kernel": "patched", "page_kib": []},
+                                     {"kernel": "patched", "page_kib": list(kib)}])
+
+    def test_chosen(self):
+        self.assertEqual(self.chosen(4, 16, 32, 64, 128, 256, 512, 1024, 2048),
+                         [4, 16, 64, 128, 2048])
+        self.assertEqual(self.chosen(64, 256, 512, 1024, 2048), [64, 2048])
+        self.assertEqual(self.chosen(4, 16, 64), [4, 16, 64])
+        self.assertEqual(self.chosen(4), [])
+        self.assertEqual(measure.chosen_sizes([]), [])
+
+    def test_each_size_is_first_once(self):
+        sizes = [4, 16, 64, 128, 2048]
+        self.assertGreaterEqual(measure.SIZE_BOOTS, len(sizes))
+        for place in range(len(sizes)):
+            there = [list(measure.size_tasks(sizes, boot, "tcg"))[3 * place].name
+                     for boot in range(5)]
+            self.assertEqual(len(set(there)), 5)
+
+    def test_commands(self):
+        tasks = list(measure.size_tasks([4, 64], 1, "tcg"))
+        self.assertEqual([t.name for t in tasks],
+                         ["numa01_THREAD_ALLOC-64", "numa02-64", "contended-64",
+                          "numa01_THREAD_ALLOC-4", "numa02-4", "contended-4"])
+        self.assertEqual(tasks[1].command, "./autonuma.run numa02 -s 1 -m 64 -p 320 -k 64")
+        self.assertEqual(tasks[2].command, "./contended.run -s 1 -k 64")
+        self.assertIn("-p 3200 ", list(measure.size_tasks([4], 0, "kvm"))[0].command)
 
 
 class Plan(unittest.TestCase):
@@ -93,6 +128,14 @@ class Plan(unittest.TestCase):
         if len(self.seen) == 2 * measure.BOOTS:
             done["numa02_SMT"] = (1, ["killed"])
         return outcome(**done)
+
+    def test_sizes(self):
+        kernel = SimpleNamespace(arch=None, slow=1)
+        guests, runs = measure.size_axis(kernel, [4, 64], "tcg", "bench.cpio", Path("r"))
+        self.assertEqual(len(runs), 2 * 3 * measure.SIZE_BOOTS)
+        self.assertEqual([g["what"] for g in guests[:2]], ["sizes 1", "sizes 2"])
+        self.assertEqual({r["boot"] for r in runs}, set(range(1, measure.SIZE_BOOTS + 1)))
+        self.assertEqual(measure.size_axis(kernel, [], "tcg", "bench.cpio", Path("r")), ([], []))
 
     def test_plan(self):
         kernel = SimpleNamespace(arch=None, slow=1)

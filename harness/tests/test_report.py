@@ -22,6 +22,37 @@ def record(kernel, boot, workload="numa01", **changes):
                         {"t": 3, "share": 1}], **changes}
 
 
+SIZES = [4, 16, 64, 128, 2048]
+
+
+def sized(workload, kib, boot, **changes):
+    """A record of the size axis of a kernel that does what is expected of it."""
+    n, pages = kib // 4, 8192
+    vm = {"numa_hint_faults": 5 * pages // n, "numa_hint_faults_local": 4 * pages // n,
+          "numa_pages_migrated": pages, "numa_pte_updates": 5 * pages}
+    vm.update(changes.pop("vmstat", {}))
+    return {"boot": boot, "test": workload, "page_kib": kib, "base_kib": 4, "mib": 32,
+            "processes": 2, "whole_mib": 64, "seconds": 5, "vmstat": vm,
+            "share_final": 0.97 + boot / 200, **changes}
+
+
+def contended(kib, boot):
+    """A record of `contended`."""
+    n = kib // 4
+    pages = 4096 // n
+    return {"boot": boot, "test": "contended", "page_kib": kib, "base_kib": 4, "mib": 16,
+            "whole_mib": 16, "pages": pages, "turns": 8,
+            "first": {"vmstat": {"numa_hint_faults": pages, "numa_pages_migrated": 4096}},
+            "contended": {"vmstat": {"numa_hint_faults": 8 * pages, "numa_pages_migrated": 0}}}
+
+
+def size_runs(boots):
+    """Records of a size axis."""
+    return [record for kib in SIZES for boot in range(1, boots + 1) for record in
+            (sized("numa01_THREAD_ALLOC", kib, boot), sized("numa02", kib, boot),
+             contended(kib, boot))]
+
+
 def results(boots=5):
     """Results of a good run."""
     runs = [record(k, b, w) for k in ("base", "patched") for b in range(1, boots + 1)
@@ -33,7 +64,8 @@ def results(boots=5):
     device = {"base_to_device": [2600, 2400], "base_to_system": [2100, 2100],
               "thp_to_device": [1000, 1000], "thp_to_system": [400, 400]}
     return {"arch": "x86_64", "accel": "tcg", "host_cpus": 2, "runs": runs, "cost": cost,
-            "device": device, "guests": guests}
+            "device": device, "guests": guests, "page_kib": SIZES,
+            "size_runs": size_runs(boots)}
 
 
 def of(data, kernel):
@@ -41,7 +73,9 @@ def of(data, kernel):
     return [r for r in data["runs"] if r["kernel"] == kernel]
 
 
-class Checks(unittest.TestCase):
+class CheckCase(unittest.TestCase):
+    """Results in which one thing is wrong."""
+
     def setUp(self):
         self.data = results()
 
@@ -56,6 +90,13 @@ class Checks(unittest.TestCase):
         self.assertEqual(len(failed), 1, failed)
         self.assertIn(words, failed[0])
 
+    def assert_passes(self):
+        report.finish(self.data)
+        self.assertEqual(self.data["verdict"], "pass",
+                         [c for c in self.data["checks"] if not c["ok"]])
+
+
+class Checks(CheckCase):
     def test_size_of_a_thp(self):
         self.assertEqual(report.thp_pages(self.data), 512)
         for r in self.data["cost"].values():
@@ -188,6 +229,171 @@ class Checks(unittest.TestCase):
         self.assertEqual(self.data["verdict"], "crash")
 
 
+class Sizes(CheckCase):
+    """The size axis."""
+
+    def of(self, test, kib):
+        """The records of a workload with a size."""
+        return [r for r in self.data["size_runs"] if (r["test"], r["page_kib"]) == (test, kib)]
+
+    def row(self, workload, kib):
+        """A row of the summary."""
+        return next(r for r in self.data["size_summary"]
+                    if (r["workload"], r["kib"]) == (workload, kib))
+
+    def test_figures(self):
+        for r in self.of("numa02", 64):
+            r["vmstat"].update(numa_hint_faults=3000, numa_hint_faults_local=2000,
+                               numa_pages_migrated=20000, numa_pte_updates=60000)
+        self.of("numa02", 64)[1]["vmstat"]["numa_pages_migrated"] = 0
+        report.finish(self.data)
+        row = self.row("numa02", 64)
+        self.assertEqual((row["hint_faults"]["mean"], row["remote_faults"]["mean"]), (3000, 1000))
+        self.assertEqual((row["per_migrated"], row["least_per_migrated"]), (0.8, 0.8))
+        self.assertEqual(row["per_marked"], 0.8)
+        self.assertEqual(self.row("numa02", 4)["per_migrated"], 1)
+
+    def test_good(self):
+        self.assert_passes()
+        row = self.data["contended_summary"][2]
+        self.assertEqual(row, {"kib": 64, "n": 5, "pages": 1280, "turns": 10240, "faults": 10240,
+                               "placed": 1280, "per_placed": 1, "moved": 0})
+
+    def test_one_size(self):
+        self.data.update(page_kib=[], size_runs=[])
+        self.assert_passes()
+        self.assertNotIn("contend", report.text(self.data))
+
+    def test_no_records(self):
+        self.data["size_runs"] = []
+        self.assertIn("sizes: all memory is whole pages of its size at the end", self.failed())
+
+    def test_not_whole(self):
+        for test in ("numa02", "contended"):
+            self.data = results()
+            self.of(test, 128)[2]["whole_mib"] -= 0.125
+            self.assert_fails("sizes: all memory is whole")
+
+    def remote(self, kib, factor, workloads=("numa01_THREAD_ALLOC", "numa02")):
+        """So many times the hint faults of remote pages."""
+        for r in [r for w in workloads for r in self.of(w, kib)]:
+            vm = r["vmstat"]
+            more = round((factor - 1) * (vm["numa_hint_faults"] - vm["numa_hint_faults_local"]))
+            vm["numa_hint_faults_local"] -= more
+
+    def test_a_fault_for_each_base_page(self):
+        self.remote(16, 4)
+        self.assert_fails("sizes: hint faults of remote pages per page migrated")
+        self.assertIn("16K: 4.00/N against 1.00",
+                      [c for c in self.data["checks"] if not c["ok"]][0]["why"])
+
+    def test_a_few_more_faults(self):
+        self.remote(128, 1.2)
+        self.remote(64, 1.19)
+        self.assert_passes()
+        self.remote(64, 1.02)
+        self.assert_fails("sizes: hint faults of remote pages per page migrated")
+
+    def test_as_with_base_pages(self):
+        for kib in SIZES:
+            self.remote(kib, 2)
+        self.assert_passes()
+
+    def test_moved_by_the_scheduler(self):
+        """What one workload took more is not the kernel's doing if the other did not."""
+        self.remote(64, 4, ["numa02"])
+        self.assert_passes()
+
+    def test_median_and_least(self):
+        for r, local in zip(self.of("numa02", 64), (512, 1024, 1536, 2048, 2048)):
+            r["vmstat"]["numa_hint_faults_local"] = local
+        report.finish(self.data)
+        row = self.row("numa02", 64)
+        self.assertEqual((row["per_migrated"], row["least_per_migrated"]), (2, 1))
+
+    def test_nothing_migrated(self):
+        for r in self.data["size_runs"]:
+            if r["page_kib"] == 64 and r["test"] != "contended":
+                r["vmstat"]["numa_pages_migrated"] = 0
+        self.assert_fails("sizes: hint faults of remote pages per page migrated")
+
+    def test_siblings_fault_when_the_page_is_local(self):
+        for r in self.of("numa01_THREAD_ALLOC", 64):
+            for key in ("numa_hint_faults", "numa_hint_faults_local"):
+                r["vmstat"][key] += 1024
+        self.assert_fails("numa01_THREAD_ALLOC: hint faults per PTE marked")
+
+    def test_nothing_marked(self):
+        for r in self.of("numa02", 64):
+            r["vmstat"]["numa_pte_updates"] = 0
+        self.assert_fails("hint faults per PTE marked")
+
+    def test_less_local(self):
+        for r in self.of("numa02", 2048):
+            r["share_final"] -= 0.05
+        self.assert_fails("numa02: no less is local at the end than with 4K")
+        self.assertIn("2M: ", [c for c in self.data["checks"] if not c["ok"]][0]["why"])
+
+    def test_more_local_is_fine(self):
+        for r in self.of("numa02", 2048):
+            r["share_final"] += 0.05
+        self.assert_passes()
+
+    def test_fewer_boots_lack(self):
+        for r in self.of("numa02", 16)[1:]:
+            self.data["size_runs"].remove(r)
+        self.assert_fails("numa02: no less is local at the end than with 4K")
+
+    def first(self, kib, **counters):
+        self.of("contended", kib)[0]["first"]["vmstat"].update(counters)
+
+    def then(self, kib, **counters):
+        self.of("contended", kib)[0]["contended"]["vmstat"].update(counters)
+
+    def test_first_user_gets_nothing(self):
+        for r in self.of("contended", 16):
+            r["first"]["vmstat"].update(numa_pages_migrated=0)
+        self.assertIn("contended: 90 % of the pages move to their first user, none twice",
+                      self.failed())
+
+    def test_moved_twice(self):
+        self.first(16, numa_pages_migrated=4100)
+        self.assert_fails("none twice")
+
+    def test_faults_to_place(self):
+        self.first(64, numa_hint_faults=4096)
+        self.assert_fails("contended: hint faults per page migrated to its first user")
+
+    def test_migrated_while_contended(self):
+        self.then(64, numa_pages_migrated=16)
+        self.assert_fails("contended: no page migrates")
+
+    def test_fault_out_of_turn(self):
+        self.then(64, numa_pages_migrated=16, numa_hint_faults=2049)
+        self.assert_passes()
+        self.then(64, numa_pages_migrated=32)
+        self.assert_fails("contended: no page migrates")
+
+    def test_siblings_fault(self):
+        self.then(64, numa_hint_faults=2048 * 16)
+        self.assert_fails("contended: no page migrates")
+
+    def test_turns_without_a_hint_fault(self):
+        self.then(64, numa_hint_faults=2047)
+        self.assert_fails("contended: no page migrates")
+
+    def test_larger_base_pages(self):
+        self.data["page_kib"] = [64, 2048]
+        self.data["size_runs"] = [r | {"base_kib": 64} for r in self.data["size_runs"]
+                                  if r["page_kib"] in (64, 2048)]
+        report.finish(self.data)
+        self.assertEqual([r["per_marked"] for r in self.data["size_summary"]],
+                         [1 / 16, 1 / 16] * 2)
+
+    def test_names(self):
+        self.assertEqual([report.size_name(k) for k in SIZES], ["4K", "16K", "64K", "128K", "2M"])
+
+
 class Output(unittest.TestCase):
     def setUp(self):
         self.data = results()
@@ -218,7 +424,7 @@ class Output(unittest.TestCase):
     def test_markdown_has_the_rows(self):
         lines = report.markdown(self.data).splitlines()
         rows = sum(len(t[1]) for t in report.tables(self.data))
-        self.assertEqual(sum(s.startswith("|") for s in lines), rows + 8)
+        self.assertEqual(sum(s.startswith("|") for s in lines), rows + 12)
         self.assertTrue(all(s.count("|") > 3 for s in lines if s.startswith("|")))
 
     def test_half_a_run(self):
