@@ -1,5 +1,6 @@
 """make stress: the race tests of the series, each for a long time, in a debug guest."""
 
+import math
 import os
 import re
 import time
@@ -36,9 +37,13 @@ def programs(tree):
     return found
 
 
-def race_seconds(total, alone, races):
-    """Seconds of one race: what is run alone takes all, others `total` or a part of it."""
-    return total // races if alone else min(LONGEST, max(1, total // races))
+def plan(total, alone, races):
+    """(rounds, seconds of one race) that come to `total` seconds of racing, or a little more.
+
+    What is run alone takes all the time at once.
+    """
+    rounds = 1 if alone else max(1, math.ceil(total / (races * LONGEST)))
+    return rounds, math.ceil(total / (races * rounds))
 
 
 def step_stress():
@@ -54,12 +59,11 @@ def step_stress():
     tests, folder, cases = rootfs.selftests(arch, tree), new_results("stress"), []
     asked = test.machines(tree)
     for name in [only] if only else known:
-        (alone, races), begin, number = known[name], time.monotonic(), 0
-        seconds = race_seconds(total, alone, races)
-        while time.monotonic() < begin + total:
-            number += 1
-            title = f"{name}, round {number}"
-            say(f"{title}: {races} races of {seconds} s, of {total // 60} min in all")
+        (alone, races), begin = known[name], time.monotonic()
+        rounds, seconds = plan(total, alone, races)
+        for number in range(1, rounds + 1):
+            title = f"{name}, round {number} of {rounds}"
+            say(f"{title}: {races} races of {seconds} s")
             found = test.one_guest(kernel, asked.get(name, test.Want()), [name], tests,
                                    folder / f"{name}-{number}", f"{title}: ",
                                    alone, seconds, seconds * races)
@@ -67,7 +71,7 @@ def step_stress():
             ktap.write(folder, "stress", cases)
             if any(c.verdict not in ("pass", "skip") for c in found):
                 break
-        say(f"{name}: {number} rounds, {int(time.monotonic() - begin) // 60} min")
+        say(f"{name}: {number} of {rounds} rounds, {int(time.monotonic() - begin) // 60} min")
     test.show(cases)
     say(f"results: {folder}")
     print(ktap.summary(cases), flush=True)

@@ -57,10 +57,12 @@ class Stress(unittest.TestCase):
                 self.minutes(wrong)
 
     def test_seconds_of_a_race(self):
-        self.assertEqual(stress.race_seconds(600, [], 30), 20)
-        self.assertEqual(stress.race_seconds(10, [], 30), 1)
-        self.assertEqual(stress.race_seconds(36000, [], 30), stress.LONGEST)
-        self.assertEqual(stress.race_seconds(36000, ["stress.all"], 1), 36000)
+        self.assertEqual(stress.plan(600, [], 30), (1, 20))
+        self.assertEqual(stress.plan(10, [], 30), (1, 1))
+        self.assertEqual(stress.plan(36000, [], 30), (20, stress.LONGEST))
+        # Two rounds of 60 s would be more than was asked for
+        self.assertEqual(stress.plan(3600, [], 31), (2, 59))
+        self.assertEqual(stress.plan(36000, ["stress.all"], 1), (1, 36000))
 
     def test_programs(self):
         texts = {"thp_race": "x = race_seconds(1);\nFIXTURE_VARIANT_ADD(a, b) {};\n"
