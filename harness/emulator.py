@@ -1,7 +1,8 @@
-"""The emulator of an architecture: Debian's program, or one that is built here.
+"""The emulator of an architecture: Debian's program, or one that is built here; its plugins.
 
 Where Debian's lacks what the tests need, it is built from the source of Debian's
 package with a patch of guest/qemu/ that says what, and with nothing else in it.
+A plugin of bench/ needs a header that no binary package has.
 """
 
 import shutil
@@ -9,7 +10,8 @@ import tempfile
 from pathlib import Path
 
 from harness import kernel as kernels, packages
-from harness.common import ROOT, build_dir, cache_dir, command, key_of, locked, need, say
+from harness.common import (ROOT, Failure, build_dir, cache_dir, command, key_of, locked,
+                            need, new_dir, output, say)
 
 # Of the package that the program would be of: its firmware is used.
 FIRMWARE = Path("/usr/share/qemu")
@@ -50,7 +52,7 @@ def _build(arch, patch, found):
     build_dir().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".qemu.", dir=build_dir()) as tmp:
         folder = Path(tmp)
-        packages.bring(folder, None, ["source", "--download-only", "qemu"], "QEMU's source")
+        _bring_source(folder)
         say(title)
         src, obj = folder / "src", folder / "obj"
         obj.mkdir()
@@ -65,3 +67,50 @@ def _build(arch, patch, found):
         part = found.with_name(f".{found.name}.part")
         shutil.copy2(obj / arch.qemu, part)
         part.rename(found)
+
+
+def _bring_source(folder):
+    """Have apt bring Debian's source package of QEMU into a folder."""
+    packages.bring(folder, None, ["source", "--download-only", "qemu"], "QEMU's source")
+
+
+def _plugin_header():
+    """Folder with qemu-plugin.h, taken from the source package unless it is in the cache."""
+    found = cache_dir() / "qemu" / f"plugin-{packages.SUITE}"
+    name = "qemu-plugin.h"
+    with locked("qemu"):
+        if (found / name).exists():
+            return found
+        build_dir().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".qemu.", dir=build_dir()) as tmp:
+            folder = Path(tmp)
+            _bring_source(folder)
+            tarball = next(folder.glob("qemu_*.orig.tar.xz"))
+            output(["tar", "-xf", tarball, "-C", folder, "--wildcards", f"*/include/qemu/{name}"])
+            header = next(folder.glob(f"*/include/qemu/{name}"), None)
+            if not header:
+                raise Failure(f"{tarball.name} has no {name}")
+            with new_dir(found) as new:
+                shutil.copy2(header, new / name)
+    return found
+
+
+def plugin(path):
+    """The plugin for QEMU of a file of C, built by the host's compiler unless it is remembered."""
+    path = Path(path)
+    compiler = need("gcc", "gcc")
+    header = _plugin_header()
+    parts = [*sorted(path.parent.glob("*.[ch]")), *sorted((ROOT / "bench" / "lib").glob("*.h")),
+             *header.iterdir()]
+    key = key_of("plugin 1", path.name, output([compiler, "--version"]).splitlines()[0],
+                 *(p.read_bytes() for p in parts))
+    done = build_dir() / "plugins" / key
+    found = done / f"{path.stem}.so"
+    if not found.exists():
+        with locked("plugins"), new_dir(done) as tmp:
+            say(f"building the plugin {path.stem}")
+            command([compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC",
+                     "-fvisibility=hidden", "-I", header, "-o", tmp / found.name, path],
+                    build_dir() / "logs" / f"plugin-{path.stem}.log",
+                    f"building the plugin {path.stem}")
+    return found

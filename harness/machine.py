@@ -39,6 +39,9 @@ TOPOLOGIES = {
     "one-node": (Node(4, 2048),),
 }
 
+# Distances of a node to itself, and to any other, where a machine takes them.
+LOCAL, REMOTE = 10, 20
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -154,8 +157,14 @@ def node_options(machine):
     if machine.arch.distances:
         for i in range(len(nodes)):
             for j in range(i + 1, len(nodes)):
-                opts += ["-numa", f"dist,src={i},dst={j},val=20"]
+                opts += ["-numa", f"dist,src={i},dst={j},val={REMOTE}"]
     return opts
+
+
+def distances(nodes):
+    """Matrix of the distances between nodes that a machine is given (Arch.distances)."""
+    return tuple(tuple(LOCAL if i == j else REMOTE for j in range(len(nodes)))
+                 for i in range(len(nodes)))
 
 
 def command_line(machine, accel, kernel, initrd, folder, shell=False):

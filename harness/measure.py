@@ -7,12 +7,11 @@ from the results and fails the run.
 
 import json
 import time
-from pathlib import Path
 
-from harness import arches, machine, report, rootfs, series
+from harness import arches, cost, machine, report, rootfs, series
 from harness import kernel as kernels
-from harness.common import (EXIT_CODES, NOT_RUN, ROOT, Failure, build_dir, command, key_of,
-                            locked, new_dir, new_results, say, write_file)
+from harness.common import EXIT_CODES, NOT_RUN, Failure, new_results, say, write_file
+from harness.records import SYSCTLS, guest_record, programs, records, setup
 
 # Workload -> passes over its memory; each comes to 20 GiB written, which takes
 # two host CPUs some 6 s under TCG.
@@ -29,21 +28,6 @@ SIZES = (16, 64, 128)
 # base pages are migrated one by one, each with an interrupt for every other CPU.
 SIZE_WORKLOADS = {"numa01_THREAD_ALLOC": (32, 320), "numa02": (64, 320)}
 SIZE_BOOTS = 5      # each runs everything with every size
-
-# The scanner's rates.  A run of seconds must see many scans, each of all the
-# memory of a process (256 MB, also the kernel's default): partial scans leave
-# numa01 undecided far more often.  No period goes below 100 ms with that size
-# (task_scan_min()).
-SYSCTLS = {
-    "kernel.numa_balancing": 1,
-    "kernel.numa_balancing_scan_delay_ms": 100,
-    "kernel.numa_balancing_scan_period_min_ms": 100,
-    "kernel.numa_balancing_scan_period_max_ms": 400,
-    "kernel.numa_balancing_scan_size_mb": 256,
-}
-# With icount the guest's clock is its own; with these so are the date at which it
-# starts and its random numbers: two runs of a kernel give the same digits.
-REPEATABLE = ("-rtc", "base=2026-01-01,clock=vm", "-seed", "1")
 
 
 def step_run():
@@ -65,8 +49,8 @@ def step_run():
     for name, kernel in built.items():
         write_file(folder / f"config-{name}", kernel.config.read_bytes())
 
-    data["guests"], data["cost"] = costs(built, share, folder)
-    guests, data["device"] = device_cost(built["patched"], share, folder)
+    data["guests"], data["cost"] = cost.one_thp(built, share, folder)
+    guests, data["device"] = cost.device(built["patched"], share, folder)
     data["guests"] += guests
     guests, data["runs"] = autonuma(built, share, folder)
     data["guests"] += guests
@@ -89,122 +73,10 @@ def save(folder, data):
     write_file(folder / "results.json", json.dumps(data, indent=1) + "\n")
 
 
-def programs(arch):
-    """Folder with the programs of bench/, built for the guest."""
-    bench = ROOT / "bench"
-    sources = sorted(p for p in bench.rglob("*")
-                     if p.suffix in (".c", ".h") or p.name == "Makefile")
-    key = key_of("bench 1", arch.name, kernels.compiler(arch),
-                 *(p.read_bytes() for p in sources))
-    done = build_dir() / "bench" / key
-    if not done.exists():
-        with locked("bench"), new_dir(done) as tmp:
-            say(f"building the workloads ({arch.name})")
-            command(["make", "-C", bench, f"OUT={tmp}", f"CC={arch.cross()}gcc"],
-                    build_dir() / "logs" / "bench.log", "building the workloads",
-                    env=kernels.environment(arch))
-    return done
-
-
-def records(outcome):
-    """{task: record} of the tasks that delivered one.
-
-    A program prints its record as one line of JSON and nothing else on it.
-    """
-    found = {}
-    for name, done in outcome.done.items():
-        for line in done.lines:
-            if done.code == 0 and line.startswith('{"test"'):
-                try:
-                    found[name] = json.loads(line)
-                except ValueError:
-                    pass
-    return found
-
-
-def complaint(outcome):
-    """Why a guest did not deliver all its records, in one line; '' if it did."""
-    if outcome.verdict != "pass":
-        return outcome.why
-    have = records(outcome)
-    for name, done in outcome.done.items():
-        if name not in have:
-            said = [s for s in done.lines if s.strip() and not s.startswith("{")]
-            return f"{name}: {said[-1] if said else f'exit code {done.code}'}"
-    return ""
-
-
-def guest_record(kernel, what, outcome):
-    """What the results say about a guest."""
-    why = complaint(outcome)
-    verdict = outcome.verdict if outcome.verdict != "pass" or not why else "fail"
-    if why:
-        say(f"  {verdict}: {why} (see {outcome.folder})")
-    return {"kernel": kernel, "what": what, "verdict": verdict, "why": why,
-            "accel": outcome.accel, "seconds": round(outcome.seconds, 1),
-            "sysctls": (outcome.file("sysctls") or "").splitlines(),
-            "page_kib": [int(n) for n in (outcome.file("page_kib") or "").split()],
-            "folder": Path(outcome.folder).name}
-
-
-# KiB of the kernel's pages, the base page first: what each guest records.
-PAGE_KIB = r"""{ awk '/^KernelPageSize/ {print $2; exit}' /proc/self/smaps
-ls /sys/kernel/mm/transparent_hugepage | sed -n 's/^hugepages-\(.*\)kB$/\1/p' | sort -n
-} > /results/page_kib"""
-
-
-def setup(sysctls):
-    """Shell commands that set the sysctls and record what they are then, and the page sizes."""
-    lines = [f"sysctl -w {k}={v} >/dev/null" for k, v in sysctls.items()]
-    names = " ".join(sysctls)
-    return "\n".join(lines + [f"sysctl {names} > /results/sysctls", PAGE_KIB])
-
-
-def counting(kernel):
-    """A guest with one CPU whose clock counts instructions, the same in each run."""
-    return machine.Machine(kernel.arch, machine.TOPOLOGIES["one-cpu"], icount=True,
-                           boot="norandmaps", silence=180, options=REPEATABLE,
-                           slow=kernel.slow)
-
-
-def costs(built, share, folder):
-    """Instructions of one migration: guests and {kernel: record}."""
-    guests, found = [], {}
-    # Fast scans only shorten the wait for the fault.
-    job = machine.Job((machine.Task("thp_cost", "./thp_cost.run"),), where="/bench",
-                      setup=setup(SYSCTLS), heartbeat=False)
-    for name in KERNELS:
-        say(f"cost of one migration: {name}")
-        kernel = built[name]
-        out = machine.run(counting(kernel), kernel, rootfs.basic(kernel) + [share], job,
-                          folder / f"cost-{name}")
-        guests.append(guest_record(name, "cost", out))
-        found.update({name: r for r in records(out).values()})
-    return guests, found
-
-
-def device_cost(kernel, share, folder):
-    """Instructions to migrate a THP to a device and back: guests and the record.
-
-    Nothing where the kernel has no test_hmm.  The base is not measured: it has
-    no THP on a device, and its driver no way back but a fault for each page.
-    """
-    if not any(m.stem == "test_hmm" for m in kernel.modules):
-        return [], {}
-    say("cost of the way to a device and back: patched")
-    load = ("insmod /modules/test_hmm.ko",
-            "mknod /dev/hmm_dmirror0 c $(awk '$2 == \"HMM_DMIRROR\" {print $1}' /proc/devices) 0")
-    job = machine.Job((machine.Task("device_cost", "./device_cost.run /dev/hmm_dmirror0"),),
-                      where="/bench", setup="\n".join((setup(SYSCTLS), *load)), heartbeat=False)
-    out = machine.run(counting(kernel), kernel, rootfs.basic(kernel) + [share], job,
-                      folder / "cost-device")
-    return [guest_record("patched", "device cost", out)], records(out).get("device_cost", {})
-
-
-def order(boots):
-    """(kernel, boot number) of each guest: base and patched by turns, ABBA."""
+def order(boots, names=KERNELS):
+    """(kernel, or what else is named, boot number) of each guest: by turns, ABBA."""
     for boot in range(boots):
-        for name in KERNELS if boot % 2 == 0 else reversed(KERNELS):
+        for name in names if boot % 2 == 0 else reversed(names):
             yield name, boot
 
 

@@ -46,7 +46,7 @@ def system(arch):
 
 
 def modules(kernel):
-    """The modules of a kernel, in /modules."""
+    """The modules of a kernel, in /modules, and in /early those that init needs, if any."""
     path = build_dir() / "initrd" / f"modules-{kernel.key}"
     if path.exists():
         return path
@@ -54,6 +54,8 @@ def modules(kernel):
     out.folder("modules")
     for module in kernel.modules:
         out.file(f"modules/{module.name}", module.read_bytes())
+    for module in sorted((kernel.folder / "early").glob("*.ko")):
+        out.file(f"early/{module.name}", module.read_bytes())
     return _keep(path.name, out)
 
 

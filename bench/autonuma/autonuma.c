@@ -5,7 +5,8 @@
  *
  * All memory starts on one node.  Threads then write it over and over, free to
  * run anywhere, while this process looks a few times a second where the pages
- * are and where the threads ran.  README.md says what is the same as in
+ * are and where the threads ran.  The bounds to compare that with bind both, as
+ * well or as badly as can be.  README.md says what is the same as in
  * autonuma-benchmark and what is not.
  *
  * Prints one line of JSON, or one line on stderr and exits with 1.
@@ -17,6 +18,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,13 +29,16 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../lib/marks.h"
 #include "../lib/mem.h"
 
 #define PROCESSES	2
-#define THREADS		64	/* of one process */
+#define THREADS		512	/* of one process */
 #define NODES		8
 #define SAMPLES		4096
 #define LOOKUPS		512	/* pages of a process that a sample looks at */
+#define LINE		64	/* bytes: what is checked at the end, and written with -l */
+#define FAULTS		3	/* counters of a sample */
 #define CONVERGED	0.9	/* share of local pages ... */
 #define HOLD		1.0	/* ... kept for this many seconds */
 
@@ -53,6 +58,8 @@ static const struct workload {
 
 struct thread {
 	int id;
+	int home;		/* node that it is bound to, in a bound run */
+	int memory;		/* node that its part of the memory starts on */
 	char *area;		/* what it writes */
 	size_t size;
 	atomic_uint done[NODES];	/* THP written while it ran on each node */
@@ -73,17 +80,23 @@ struct process {
 
 /* Between the processes. */
 static struct shared {
-	pthread_barrier_t placed, go;
+	pthread_barrier_t placed, go, over;
 	atomic_int finished;	/* threads */
 	struct process process[PROCESSES];
 } *shared;
 
+static const char *const bounds[] = { NULL, "hard", "inverse" };
+enum { FREE, HARD, INVERSE };	/* of bounds[] */
+
 /* How this run was asked for. */
 static struct {
 	const struct workload *w;
+	int bound;
+	bool lines;		/* only one word of each line is written */
+	int cpus;
 	int threads;		/* of a process */
 	int nodes;
-	int start;
+	int start;		/* -1: none, the run is bound */
 	size_t size;		/* of a process */
 	size_t page;		/* what holds it; 0: THP, and nothing is set for it */
 	size_t stride;		/* between the pages that a sample looks at */
@@ -99,7 +112,14 @@ static struct sample {
 	double share[PROCESSES];
 	double all;
 	size_t pages[PROCESSES][NODES];	/* of those looked at */
+	long long faults[FAULTS];	/* since the start */
 } samples[SAMPLES];
+
+static const char *const faults[FAULTS] = {
+	"numa_hint_faults", "numa_hint_faults_local", "numa_pages_migrated",
+};
+static long long faults_before[FAULTS];
+static bool has_faults;
 
 static size_t thp;
 
@@ -118,7 +138,7 @@ static int this_node(void)
  */
 typedef unsigned char block __attribute__((vector_size(16), may_alias));
 
-static void fill(char *area, size_t size, unsigned char value)
+static void fill_all(char *area, size_t size, unsigned char value)
 {
 	block *p = (block *)area, *end = (block *)(area + size);
 	block v = (block){ 0 } + value;
@@ -127,6 +147,21 @@ static void fill(char *area, size_t size, unsigned char value)
 		*p = v;
 		asm volatile("" ::: "memory");
 	}
+}
+
+/* One word of each line: as much memory traffic, in fewer instructions. */
+static void fill_lines(char *area, size_t size, unsigned char value)
+{
+	for (size_t at = 0; at < size; at += LINE)
+		*(volatile uint64_t *)(area + at) = value * UINT64_C(0x0101010101010101);
+}
+
+static void fill(char *area, size_t size, unsigned char value)
+{
+	if (run.lines)
+		fill_lines(area, size, value);
+	else
+		fill_all(area, size, value);
 }
 
 static void one_pass(struct thread *t, unsigned char value)
@@ -142,13 +177,50 @@ static void one_pass(struct thread *t, unsigned char value)
 }
 
 /*
- * Everything of this process to the start node, and written @warm times.  The
+ * In a bound run the threads are spread over the CPUs in the order of the nodes:
+ * two processes get a half of the nodes each, the threads of one all of them.
+ * @thread counts through all processes.
+ */
+static int home_of(int thread)
+{
+	int cpu = thread * run.cpus / (run.w->processes * run.threads), node = 0;
+
+	for (; cpu >= mem_node_cpus(node); node++)
+		cpu -= mem_node_cpus(node);
+	return node;
+}
+
+/* Who writes what, where it is to be and, in a bound run, who runs where. */
+static void plan(struct process *p)
+{
+	size_t slice = run.size / run.threads;
+	int first = (p - shared->process) * run.threads;
+
+	for (int i = 0; i < run.threads; i++) {
+		struct thread *t = &p->thread[i];
+
+		t->id = i;
+		t->area = p->area + (run.w->private ? i * slice : 0);
+		t->size = run.w->private ? slice : run.size;
+		t->memory = run.start;
+		if (!run.bound)
+			continue;
+		t->home = home_of(first + i);
+		t->memory = mem_beside(t->home, run.nodes, run.bound == INVERSE);
+		mem_bind(p->area + i * slice, slice, t->memory);
+	}
+}
+
+/*
+ * Everything of this process to where it starts, and written @warm times.  The
  * policy stays until the threads go, who inherit it: so long as it does, the
  * scanner leaves the memory, and no fault is counted that was prepared before.
+ * In a bound run the memory itself has the policy, and keeps it.
  */
 static void place(struct process *p)
 {
-	mem_bind_thread(run.start);
+	if (!run.bound)
+		mem_bind_thread(run.start);
 	for (long i = 0; i < run.warm; i++)
 		fill(p->area, run.size, 0);
 }
@@ -159,11 +231,14 @@ static void *thread_main(void *arg)
 	struct process *p = (void *)((char *)(t - t->id) - offsetof(struct process, thread));
 	double began;
 
+	if (run.bound)
+		mem_run_on(t->home);
 	if (run.w->by_threads)
 		place(p);
 	pthread_barrier_wait(&shared->placed);
 	pthread_barrier_wait(&shared->go);
-	mem_bind_thread(-1);
+	if (!run.bound)
+		mem_bind_thread(-1);
 	began = mem_seconds();
 	while (run.seconds > 0 ? mem_seconds() - began < run.seconds
 			       : t->passes < run.passes)
@@ -175,7 +250,7 @@ static void *thread_main(void *arg)
 /* Each byte looked at must be what a thread that writes there wrote last. */
 static void check_data(const struct process *p)
 {
-	for (size_t at = 0; at < run.size; at += 64) {
+	for (size_t at = 0; at < run.size; at += LINE) {
 		bool ok = false;
 
 		for (int i = 0; i < run.threads && !ok; i++) {
@@ -223,27 +298,25 @@ static void count_pages(struct process *p, int pid)
 static void process_main(struct process *p)
 {
 	pthread_t id[THREADS];
-	size_t slice = run.size / run.threads;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	p->area = run.page ? mem_map_pages(run.size, run.page) : mem_map_thp(run.size);
+	plan(p);
 	if (!run.w->by_threads)
 		place(p);
 	for (int i = 0; i < run.threads; i++) {
-		struct thread *t = &p->thread[i];
-
-		t->id = i;
-		t->area = p->area + (run.w->private ? i * slice : 0);
-		t->size = run.w->private ? slice : run.size;
-		errno = pthread_create(&id[i], NULL, thread_main, t);
+		errno = pthread_create(&id[i], NULL, thread_main, &p->thread[i]);
 		if (errno)
 			die("pthread_create: %s", strerror(errno));
 	}
-	if (run.page)
+	/* It would undo the policy of the memory of a bound run. */
+	if (run.page && !run.bound)
 		mem_hint_only(p->area);
 	pthread_barrier_wait(&shared->placed);
 	for (int i = 0; i < run.threads; i++)
 		pthread_join(id[i], NULL);
+	/* What follows reads all memory: not before the end of what is measured. */
+	pthread_barrier_wait(&shared->over);
 	p->anon_huge = mem_smaps(0, "AnonHugePages");
 	if (run.page)
 		p->whole = mem_whole(0, p->area, run.size, run.page);
@@ -252,7 +325,21 @@ static void process_main(struct process *p)
 	exit(0);
 }
 
-/* Nothing is timed before all memory is whole pages on the start node. */
+/* All memory of a process must be where it is to start. */
+static void check_nodes(struct process *p)
+{
+	size_t slice = run.size / run.threads / mem_base_size(), want[NODES] = { 0 };
+
+	count_pages(p, p->pid);
+	for (int i = 0; i < run.threads; i++)
+		want[p->thread[i].memory] += slice;
+	for (int k = 0; k < NODES; k++)
+		if (p->pages[k] != want[k])
+			die("%zu of %zu pages started on node %d",
+			    p->pages[k], want[k], k);
+}
+
+/* Nothing is timed before all memory is whole pages on its node. */
 static void check_placed(void)
 {
 	for (int i = 0; i < run.w->processes; i++) {
@@ -261,11 +348,9 @@ static void check_placed(void)
 					  mem_smaps(p->pid, "AnonHugePages");
 
 		if (whole < run.size)
-			die("%zu of %zu MiB are pages of %zu KiB: is node %d large enough?",
-			    whole >> 20, run.size >> 20, (run.page ?: thp) >> 10, run.start);
-		count_pages(p, p->pid);
-		if (p->pages[run.start] * mem_base_size() != run.size)
-			die("the memory did not start on node %d", run.start);
+			die("%zu of %zu MiB are pages of %zu KiB: is the node large enough?",
+			    whole >> 20, run.size >> 20, (run.page ?: thp) >> 10);
+		check_nodes(p);
 	}
 }
 
@@ -315,6 +400,8 @@ static void take(struct sample *s)
 		}
 		s->all += s->share[i] / run.w->processes;
 	}
+	if (has_faults)
+		mem_vmstat_now(faults, s->faults, FAULTS);
 	s->time = mem_seconds() - run.began;
 }
 
@@ -357,7 +444,7 @@ static double converged(size_t n)
 static void child_ended(int sig)
 {
 	static const char killed[] =
-		"a process was killed: is the start node large enough?\n";
+		"a process was killed: is the node of its memory large enough?\n";
 	int status;
 
 	(void)sig;
@@ -391,9 +478,12 @@ static void print(size_t n, double init, double seconds,
 		  const struct mem_counter *from, const struct mem_counter *to)
 {
 	double when = converged(n), mean = 0, final = 0, mib = 1.0 / (1 << 20);
+	const char *quote = run.bound ? "\"" : "";
 	size_t huge = 0, whole = 0;
 	long long written = 0;
+	char start[16];
 
+	snprintf(start, sizeof(start), "%d", run.start);
 	for (int i = 0; i < run.w->processes; i++) {
 		huge += shared->process[i].anon_huge;
 		whole += shared->process[i].whole;
@@ -405,10 +495,11 @@ static void print(size_t n, double init, double seconds,
 	for (size_t i = 0; i < n; i++)
 		mean += samples[i].all / n;
 	printf("{\"test\": \"%s\", \"processes\": %d, \"threads\": %d, \"mib\": %zu, "
-	       "\"start_node\": %d, \"warm_up\": %ld, \"written_mib\": %lld, "
+	       "\"start_node\": %s, \"bound\": %s%s%s, \"warm_up\": %ld, \"written_mib\": %lld, "
 	       "\"init_seconds\": %.3f, \"seconds\": %.3f, ",
 	       run.w->name, run.w->processes, run.threads, run.size >> 20,
-	       run.start, run.warm, written * (long long)(thp >> 20), init, seconds);
+	       run.bound ? "null" : start, quote, run.bound ? bounds[run.bound] : "null", quote,
+	       run.warm, written * (long long)(thp >> 20), init, seconds);
 	printf("\"anon_huge_mib\": %g, ", huge * mib);
 	if (run.page)
 		printf("\"page_kib\": %zu, \"base_kib\": %zu, \"whole_mib\": %g, ",
@@ -439,19 +530,31 @@ static void print(size_t n, double init, double seconds,
 			printf("%s", j ? ", " : "");
 			print_nodes(s->pages[j], run.stride * mib);
 		}
-		printf("]}");
+		putchar(']');
+		for (int j = 0; j < FAULTS && has_faults; j++)
+			printf(", \"%s\": %lld", faults[j], s->faults[j] - faults_before[j]);
+		putchar('}');
 	}
 	puts("]}");
 }
 
 static int usage(void)
 {
-	fputs("autonuma WORKLOAD [-s start node] [-m MiB of a process] [-p passes | -t seconds]\n"
-	      "         [-u warm-up passes] [-i ms between samples] [-k KiB of a page]\nWORKLOAD:", stderr);
+	fputs("autonuma WORKLOAD [-s start node | -b hard|inverse] [-m MiB of a process]\n"
+	      "         [-p passes | -t seconds] [-u warm-up passes] [-i ms between samples]\n"
+	      "         [-k KiB of a page] [-l: one word of each line only]\nWORKLOAD:", stderr);
 	for (size_t i = 0; i < sizeof(workloads) / sizeof(*workloads); i++)
 		fprintf(stderr, " %s", workloads[i].name);
 	fputc('\n', stderr);
 	return 2;
+}
+
+static int bound_by(const char *name)
+{
+	for (int i = HARD; i <= INVERSE; i++)
+		if (!strcmp(name, bounds[i]))
+			return i;
+	die("-b: '%s' is neither %s nor %s", name, bounds[HARD], bounds[INVERSE]);
 }
 
 static bool parse(int argc, char **argv)
@@ -465,13 +568,16 @@ static bool parse(int argc, char **argv)
 	if (!run.w)
 		return false;
 	mib = run.w->mib;
+	run.start = -1;
 	run.passes = 50;
 	run.warm = 1;
 	run.slice_ms = 200;
 	optind = 2;
-	while ((c = getopt(argc, argv, "s:m:p:t:u:i:k:")) != -1) {
+	while ((c = getopt(argc, argv, "s:b:m:p:t:u:i:k:l")) != -1) {
 		switch (c) {
 		case 's': run.start = mem_number("-s", optarg, 0); break;
+		case 'b': run.bound = bound_by(optarg); break;
+		case 'l': run.lines = true; break;
 		case 'm': mib = mem_number("-m", optarg, 1); break;
 		case 'p': run.passes = mem_number("-p", optarg, 1); break;
 		case 't': run.seconds = mem_number("-t", optarg, 1); break;
@@ -481,13 +587,17 @@ static bool parse(int argc, char **argv)
 		default: return false;
 		}
 	}
+	if (run.bound && run.start >= 0)
+		die("-b says where all memory starts: no -s besides");
+	if (!run.bound && run.start < 0)
+		run.start = 0;
 	run.size = (size_t)mib << 20;
 	return optind == argc;
 }
 
 static void look_around(void)
 {
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	int cpus = run.cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	char path[64];
 
 	for (run.nodes = 0; run.nodes < NODES; run.nodes++) {
@@ -498,7 +608,7 @@ static void look_around(void)
 	run.threads = cpus / run.w->divide;
 	thp = mem_thp_size();
 	if (run.nodes < 2 || cpus < 2 * run.nodes)
-		die("%d nodes, %ld CPUs: need two nodes and two CPUs a node", run.nodes, cpus);
+		die("%d nodes, %d CPUs: need two nodes and two CPUs a node", run.nodes, cpus);
 	if (run.start >= run.nodes)
 		die("start node %d: there are %d nodes", run.start, run.nodes);
 	if (run.threads > THREADS)
@@ -512,6 +622,15 @@ static void look_around(void)
 	run.stride = run.page ?: thp;
 	while (run.stride < thp && run.size / run.stride > LOOKUPS)
 		run.stride *= 2;
+}
+
+/* What the meter calls a run: the workload, and the size of pages if one was asked for. */
+static const char *phase_name(void)
+{
+	static char name[64];
+
+	snprintf(name, sizeof(name), run.page ? "%s-%zu" : "%s", run.w->name, run.page >> 10);
+	return name;
 }
 
 int main(int argc, char **argv)
@@ -533,6 +652,7 @@ int main(int argc, char **argv)
 		die("mmap: %s", strerror(errno));
 	barrier(&shared->placed, all + run.w->processes + 1);
 	barrier(&shared->go, all + 1);
+	barrier(&shared->over, run.w->processes + 1);
 	signal(SIGCHLD, child_ended);
 
 	start = mem_seconds();
@@ -550,13 +670,17 @@ int main(int argc, char **argv)
 	pthread_barrier_wait(&shared->placed);
 	check_placed();
 	mem_vmstat(before);
+	has_faults = mem_vmstat_now(faults, faults_before, FAULTS);
+	mark_begin(phase_name());
 	run.began = mem_seconds();
 	pthread_barrier_wait(&shared->go);
 	n = watch();
 	while (atomic_load(&shared->finished) < all)
 		usleep(10000);
 	end = mem_seconds();
+	mark_end();
 	mem_vmstat(after);
+	pthread_barrier_wait(&shared->over);
 	signal(SIGCHLD, SIG_DFL);
 	for (int status; wait(&status) > 0;)
 		if (!WIFEXITED(status) || WEXITSTATUS(status))

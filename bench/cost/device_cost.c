@@ -21,7 +21,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "../lib/mem.h"
+#include "window.h"
 
 /* The ABI of lib/test_hmm_uapi.h, here and in kernels from 6.19 on */
 struct hmm_cmd {
@@ -32,19 +32,26 @@ struct hmm_cmd {
 
 static size_t thp;
 
-static void migrate(int device, unsigned long command, char *p, char *data)
+static uint64_t migrate(struct window *w, int device, unsigned long command, char *p,
+			char *data)
 {
 	struct hmm_cmd cmd = {
 		.addr = (uintptr_t)p,
 		.ptr = (uintptr_t)data,
 		.npages = thp / mem_base_size(),
 	};
+	uint64_t t;
+	int failed;
 
-	if (ioctl(device, command, &cmd))
+	window_begin(w);
+	failed = ioctl(device, command, &cmd);
+	t = window_end(w);
+	if (failed)
 		die("ioctl %#lx: %s", command, strerror(errno));
 	if (cmd.cpages != cmd.npages)
 		die("only %llu of %llu pages were migrated",
 		    (unsigned long long)cmd.cpages, (unsigned long long)cmd.npages);
+	return t;
 }
 
 static char *fill(int huge, int seed)
@@ -77,9 +84,10 @@ static void print(const char *name, const uint64_t *value, size_t n)
 
 int main(int argc, char **argv)
 {
-	static const char *const names[2][2] = {
-		{ "base_to_device", "base_to_system" },
-		{ "thp_to_device", "thp_to_system" },
+	/* The number of a window is that of its round, the first one left out */
+	struct window windows[2][2] = {
+		{ { .name = "base_to_device" }, { .name = "base_to_system" } },
+		{ { .name = "thp_to_device" }, { .name = "thp_to_system" } },
 	};
 	size_t n = 16;
 	uint64_t *value[2][2];
@@ -109,14 +117,12 @@ int main(int argc, char **argv)
 		value[huge][1] = calloc(n, sizeof(uint64_t));
 		/* The first round is to warm up */
 		for (size_t i = 0; i <= n; i++) {
-			uint64_t start, there, back;
+			struct window *w = windows[huge];
+			uint64_t there, back;
 
 			area = fill(huge, i);
-			start = mem_instructions();
-			migrate(device, TO_DEVICE, area, data);
-			there = mem_instructions();
-			migrate(device, TO_SYSTEM, area, data);
-			back = mem_instructions();
+			there = migrate(&w[0], device, TO_DEVICE, area, data);
+			back = migrate(&w[1], device, TO_SYSTEM, area, data);
 			check(data, i);
 			check(area, i);
 			if (mem_smaps(0, "AnonHugePages") != (huge ? thp : 0))
@@ -124,8 +130,8 @@ int main(int argc, char **argv)
 			munmap(area, thp);
 			if (!i)
 				continue;
-			value[huge][0][i - 1] = there - start;
-			value[huge][1][i - 1] = back - there;
+			value[huge][0][i - 1] = there;
+			value[huge][1][i - 1] = back;
 		}
 	}
 
@@ -133,7 +139,7 @@ int main(int argc, char **argv)
 	       thp, mem_base_size());
 	for (int huge = 0; huge < 2; huge++)
 		for (int back = 0; back < 2; back++)
-			print(names[huge][back], value[huge][back], n);
+			print(windows[huge][back].name, value[huge][back], n);
 	puts("}");
 	return 0;
 }

@@ -1,119 +1,138 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What one THP migration by a NUMA hinting fault costs, in guest
+ * What the migration of one page by a NUMA hinting fault costs, in guest
  * instructions.
  *
  * Runs in a guest with one CPU, on node 0, and memory on node 1, under QEMU's
- * -icount shift=0,sleep=off, where the clock counts instructions.  THP that
+ * -icount shift=0,sleep=off, where the clock counts instructions.  Pages that
  * were faulted in on node 1 are touched over and over.  Once the scanner has
- * made one inaccessible, the next touch faults and the kernel moves the THP to
- * node 0; what that touch took is one value.
+ * made one inaccessible, the next touch faults and the kernel moves the page
+ * to node 0; what that touch took is one value.
  *
- * thp_cost [-n THP] [-t SECONDS]
+ * thp_cost [-k KIB] [-n PAGES] [-t SECONDS]
  *
+ * The pages are THP of a PMD, or of KIB each; 0: base pages.
  * Prints one line of JSON, or one line on stderr and exits with 1.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "../lib/mem.h"
+#include "window.h"
 
 /* A touch that took longer than this had a fault; asked for its node then. */
-#define FAULT		2000
+#define FAULT		500
+
+static struct {
+	size_t page;
+	size_t n;
+	double limit;		/* seconds */
+	char *area;
+	struct window window;
+} run = { .n = 32, .limit = 60 };
 
 static uint64_t touch(volatile char *p)
 {
-	uint64_t start = mem_instructions();
-
+	window_begin(&run.window);
 	(void)*p;
-	return mem_instructions() - start;
+	return window_end(&run.window);
 }
 
-static int by_value(const void *a, const void *b)
+static size_t whole(void)
 {
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return (x > y) - (x < y);
+	return mem_whole(0, run.area, run.n * run.page, run.page);
 }
 
-static uint64_t overhead(char *p)
+/* Pages of the size on node 1, under no policy, which nothing else is scanned for. */
+static void place(void)
 {
-	uint64_t best = UINT64_MAX;
+	size_t size = run.n * run.page;
 
-	for (int i = 0; i < 1000; i++) {
-		uint64_t t = touch(p);
+	run.area = mem_map_pages(size, run.page);
+	mem_bind(run.area, size, 1);
+	for (size_t o = 0; o < size; o += mem_base_size())
+		run.area[o] = o / run.page + 1;
+	if (whole() < size)
+		die("not backed by whole pages of %zu KiB: is node 1 too small?", run.page >> 10);
+	mem_hint_only(run.area);
+	mem_bind(run.area, size, -1);
+}
 
-		if (t < best)
-			best = t;
+/* Touch pages until each was migrated; the cost of each. */
+static void migrate(struct cost *cost)
+{
+	char *done = calloc(run.n, 1);
+	double start = mem_seconds();
+	size_t moved = 0;
+
+	while (moved < run.n) {
+		size_t before = moved;
+
+		if (mem_seconds() - start > run.limit)
+			die("only %zu of %zu pages were migrated in %g s", moved, run.n, run.limit);
+		for (size_t i = 0; i < run.n; i++) {
+			char *p = run.area + i * run.page;
+			uint64_t t;
+
+			if (done[i])
+				continue;
+			t = touch(p);
+			if (t < FAULT || mem_node(p) != 0)
+				continue;
+			cost[moved++] = (struct cost){ t, run.window.next - 1 };
+			done[i] = 1;
+		}
+		if (moved == before)
+			mem_spin();
 	}
-	return best;
+	free(done);
+}
+
+static void check(void)
+{
+	for (size_t o = 0; o < run.n * run.page; o += mem_base_size())
+		if (run.area[o] != (char)(o / run.page + 1))
+			die("page %zu lost its data", o / run.page);
+	if (whole() < run.n * run.page)
+		die("not all pages stayed whole");
 }
 
 int main(int argc, char **argv)
 {
 	struct mem_counter before[MEM_COUNTERS], after[MEM_COUNTERS];
-	size_t thp = mem_thp_size(), n = 32, moved = 0;
-	double limit = 60, start;
-	uint64_t *value, empty;
-	char *area, *done;
+	struct cost *cost;
 	int c;
 
-	while ((c = getopt(argc, argv, "n:t:")) != -1) {
-		if (c == 'n')
-			n = mem_number("-n", optarg, 1);
+	while ((c = getopt(argc, argv, "k:n:t:")) != -1) {
+		if (c == 'k')
+			run.page = (size_t)mem_number("-k", optarg, 0) << 10 ?: mem_base_size();
+		else if (c == 'n')
+			run.n = mem_number("-n", optarg, 1);
 		else if (c == 't')
-			limit = mem_number("-t", optarg, 1);
+			run.limit = mem_number("-t", optarg, 1);
 		else
 			return 2;
 	}
 	if (mem_node_cpus(1))
 		die("node 1 must have memory only: give the guest one CPU, on node 0");
+	if (run.page)
+		mem_allow_pages(run.page);
+	else
+		run.page = mem_thp_size();
 
-	value = calloc(n, sizeof(*value));
-	done = calloc(n, 1);
-	area = mem_map_thp(n * thp);
-	mem_bind(area, n * thp, 1);
-	for (size_t i = 0; i < n; i++)
-		for (size_t o = 0; o < thp; o += mem_base_size())
-			area[i * thp + o] = i + 1;
-	if (mem_smaps(0, "AnonHugePages") < n * thp)
-		die("not backed by whole THP: is node 1 too small?");
-	mem_bind(area, n * thp, -1);
-
-	empty = overhead(area);
+	cost = calloc(run.n, sizeof(*cost));
+	snprintf(run.window.name, sizeof(run.window.name), "hint-%zuK", run.page >> 10);
+	window_init(&run.window);
+	place();
 	mem_vmstat(before);
-	start = mem_seconds();
-	while (moved < n && mem_seconds() - start < limit) {
-		for (size_t i = 0; i < n; i++) {
-			uint64_t t;
-
-			if (done[i])
-				continue;
-			t = touch(area + i * thp);
-			if (t - empty < FAULT || mem_node(area + i * thp) != 0)
-				continue;
-			value[moved++] = t - empty;
-			done[i] = 1;
-		}
-	}
+	migrate(cost);
 	mem_vmstat(after);
-	if (moved < n)
-		die("only %zu of %zu THP were migrated in %g s", moved, n, limit);
-	for (size_t i = 0; i < n; i++)
-		if (area[i * thp + thp - 1 - (thp - 1) % mem_base_size()] != (char)(i + 1))
-			die("THP %zu lost its data", i);
+	check();
 
-	printf("{\"test\": \"thp_cost\", \"thp\": %zu, \"thp_bytes\": %zu, \"page_bytes\": %zu, "
-	       "\"values\": [", n, thp, mem_base_size());
-	for (size_t i = 0; i < n; i++)
-		printf("%s%llu", i ? ", " : "", (unsigned long long)value[i]);
-	qsort(value, n, sizeof(*value), by_value);
-	printf("], \"min\": %llu, \"median\": %llu, \"anon_huge_bytes\": %zu, \"vmstat\": ",
-	       (unsigned long long)value[0],
-	       (unsigned long long)(n % 2 ? value[n / 2] :
-				    (value[n / 2 - 1] + value[n / 2]) / 2),
-	       mem_smaps(0, "AnonHugePages"));
+	printf("{\"test\": \"thp_cost\", \"thp\": %zu, \"thp_bytes\": %zu, \"page_bytes\": %zu, ",
+	       run.n, run.page, mem_base_size());
+	cost_print(&run.window, cost, run.n);
+	printf(", \"anon_huge_bytes\": %zu, \"vmstat\": ", mem_smaps(0, "AnonHugePages"));
 	mem_print_delta(before, after);
 	puts("}");
 	return 0;

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -18,6 +19,7 @@
 #include "mem.h"
 
 #define THP_SYS		"/sys/kernel/mm/transparent_hugepage/"
+#define NODE_SYS	"/sys/devices/system/node/"
 #define SIZES		24	/* of THP, more than any architecture has */
 #define KPF_HEAD	(UINT64_C(1) << 15)
 #define KPF_TAIL	(UINT64_C(1) << 16)
@@ -165,6 +167,8 @@ void mem_allow_pages(size_t page)
 		}
 	if (dir)
 		closedir(dir);
+	/* A kernel with THP of one size has no file for it. */
+	found |= !nr_size_files && page == mem_thp_size();
 	if (!found)
 		die("this kernel has no pages of %zu KiB", page >> 10);
 	allowed_by = getpid();
@@ -296,23 +300,85 @@ int mem_node(void *addr)
 	return node;
 }
 
-int mem_node_cpus(int node)
+void mem_move(void *addr, int node)
 {
-	char path[64];
-	int first, last, n, cpus = 0;
-	FILE *f;
+	int got = -1;
 
-	snprintf(path, sizeof(path), "/sys/devices/system/node/node%d/cpulist", node);
-	f = fopen(path, "r");
+	if (syscall(SYS_move_pages, 0, 1, &addr, &node, &got, MPOL_MF_MOVE) || got != node)
+		die("move_pages to node %d: %s", node, got < -1 ? strerror(-got) : strerror(errno));
+}
+
+/* The numbers of a list such as 0-1,4 that a file holds; how many. */
+static int read_list(const char *path, cpu_set_t *set)
+{
+	FILE *f = fopen(path, "r");
+	int first, last, n;
+
 	if (!f)
-		die("cannot read %s: there is no node %d", path, node);
+		die("cannot read %s: %s", path, strerror(errno));
+	CPU_ZERO(set);
 	while ((n = fscanf(f, "%d-%d", &first, &last)) > 0) {
-		cpus += n == 2 ? last - first + 1 : 1;
+		for (last = n == 2 ? last : first; first <= last; first++)
+			CPU_SET(first, set);
 		if (fgetc(f) != ',')
 			break;
 	}
 	fclose(f);
-	return cpus;
+	return CPU_COUNT(set);
+}
+
+static int cpus_of(int node, cpu_set_t *set)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), NODE_SYS "node%d/cpulist", node);
+	if (access(path, F_OK))
+		die("cannot read %s: there is no node %d", path, node);
+	return read_list(path, set);
+}
+
+int mem_node_cpus(int node)
+{
+	cpu_set_t set;
+
+	return cpus_of(node, &set);
+}
+
+void mem_run_on(int node)
+{
+	cpu_set_t set;
+
+	cpus_of(node, &set);
+	if (sched_setaffinity(0, sizeof(set), &set))
+		die("cannot run on the CPUs of node %d: %s", node, strerror(errno));
+}
+
+int mem_beside(int node, int nodes, bool far)
+{
+	int distance[MEM_NODES], found = -1;
+	cpu_set_t memory;
+	char path[64];
+	FILE *f;
+
+	read_list(NODE_SYS "has_memory", &memory);
+	snprintf(path, sizeof(path), NODE_SYS "node%d/distance", node);
+	f = fopen(path, "r");
+	for (int i = 0; i < nodes; i++)
+		if (!f || fscanf(f, "%d", &distance[i]) != 1)
+			die("cannot read %d distances from %s", nodes, path);
+	fclose(f);
+	/* From @node on, so that among equals each node is the farthest of one other. */
+	for (int i = far; i < nodes; i++) {
+		int other = (node + i) % nodes;
+
+		if (CPU_ISSET(other, &memory) &&
+		    (found < 0 || (far ? distance[other] > distance[found] :
+					 distance[other] < distance[found])))
+			found = other;
+	}
+	if (found < 0)
+		die("no other node than %d has memory", node);
+	return found;
 }
 
 void mem_vmstat(struct mem_counter *c)
@@ -330,6 +396,33 @@ void mem_vmstat(struct mem_counter *c)
 			if (!strcmp(name, mem_counters[i]))
 				c[i].value = value;
 	fclose(f);
+}
+
+bool mem_vmstat_now(const char *const *names, long long *value, int n)
+{
+	static char text[1 << 15] = "\n";
+	static int fd = -1;
+	size_t size = 1;
+	ssize_t more;
+
+	if (fd < 0)
+		fd = open_read("/proc/vmstat");
+	/* It comes page by page. */
+	while ((more = pread(fd, text + size, sizeof(text) - 1 - size, size - 1)) > 0)
+		size += more;
+	if (more < 0)
+		die("cannot read /proc/vmstat: %s", strerror(errno));
+	text[size] = 0;
+	for (int i = 0; i < n; i++) {
+		char line[64], *at;
+
+		snprintf(line, sizeof(line), "\n%s ", names[i]);
+		at = strstr(text, line);
+		if (!at)
+			return false;
+		value[i] = strtoll(at + strlen(line), NULL, 10);
+	}
+	return true;
 }
 
 void mem_print_delta(const struct mem_counter *from, const struct mem_counter *to)

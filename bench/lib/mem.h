@@ -7,6 +7,7 @@
 #ifndef BENCH_MEM_H
 #define BENCH_MEM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -30,7 +31,7 @@ char *mem_map_pages(size_t size, size_t page);
 /*
  * Allow THP of @page bytes to who asks for them, of no other size, until this
  * process ends; @page may be that of base pages, then none.  The kernel must
- * have the size.  mem_put_back() is for who ends without exit().
+ * have the size; one with a single size has no settings by size, none are made.  mem_put_back() is for who ends without exit().
  */
 void mem_allow_pages(size_t page);
 void mem_put_back(void);
@@ -50,9 +51,18 @@ void mem_bind_thread(int node);
 /* Node of each page in @addr, or -errno; @pid 0 is the caller. */
 void mem_nodes(int pid, void **addr, int *node, size_t n);
 int mem_node(void *addr);
+/* Have the page at @addr of the caller moved to a node. */
+void mem_move(void *addr, int node);
 
 /* CPUs of a node; 0 for a node with memory only. */
 int mem_node_cpus(int node);
+/* Bind the calling thread to the CPUs of a node. */
+void mem_run_on(int node);
+/*
+ * Of nodes 0 to @nodes - 1, that with memory nearest to @node, itself if it has
+ * any; or the farthest one but itself.
+ */
+int mem_beside(int node, int nodes, bool far);
 
 struct mem_counter {
 	const char *name;
@@ -62,12 +72,27 @@ struct mem_counter {
 extern const char *const mem_counters[];
 /* Fill @c, as long as mem_counters[], from /proc/vmstat. */
 void mem_vmstat(struct mem_counter *c);
+/*
+ * Values of @n counters by their names, at little cost; false: not all are
+ * there.  What /proc/vmstat says must fit into 32 KiB.
+ */
+bool mem_vmstat_now(const char *const *names, long long *value, int n);
 /* "name": delta, ... as a JSON object on stdout; null: no such counter. */
 void mem_print_delta(const struct mem_counter *from, const struct mem_counter *to);
 #define MEM_COUNTERS 20
 
 /* Seconds of CLOCK_MONOTONIC. */
 double mem_seconds(void);
+
+/*
+ * Run for about a million instructions that an emulator is quick with: the
+ * scanner of NUMA balancing wants a task that runs, not one that sleeps.
+ */
+static inline void mem_spin(void)
+{
+	for (int i = 0; i < 300000; i++)
+		asm volatile("" ::: "memory");
+}
 
 /* Instructions so far, in a guest whose clock counts them (-icount shift=0). */
 static inline uint64_t mem_instructions(void)

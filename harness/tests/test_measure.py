@@ -1,21 +1,12 @@
-"""measure.py: what counts as a record, and what is said when there is none."""
+"""measure.py: what is run on which kernel, in what order."""
 
 import unittest
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
-from harness import measure
-from harness.machine import Done, Outcome
-
-RECORD = '{"test": "numa01", "seconds": 5, "share_end": 1}'
-
-
-def outcome(verdict="pass", **done):
-    """A guest with tasks name=(code, lines)."""
-    return Outcome(verdict, "" if verdict == "pass" else "panic", 12.3, Path("r/1-base"),
-                   {n: Done(n, code=c, lines=lines, started=True)
-                    for n, (c, lines) in done.items()}, [], "tcg")
+from harness import measure, records
+from harness.tests.test_records import RECORD, outcome
 
 
 class Order(unittest.TestCase):
@@ -33,43 +24,6 @@ class Tasks(unittest.TestCase):
         tcg, kvm = (measure.tasks(1, a)[0].command for a in ("tcg", "kvm"))
         self.assertEqual(tcg, "./autonuma.run numa01 -s 1 -p 40")
         self.assertEqual(kvm, "./autonuma.run numa01 -s 1 -p 400")
-
-
-class Records(unittest.TestCase):
-    def test_one(self):
-        out = outcome(numa01=(0, ["noise", RECORD]))
-        self.assertEqual(measure.records(out)["numa01"]["seconds"], 5)
-        self.assertEqual(measure.complaint(out), "")
-
-    def test_failed_program(self):
-        out = outcome(numa01=(1, [RECORD, "data lost at offset 64: 0"]))
-        self.assertEqual(measure.records(out), {})
-        self.assertEqual(measure.complaint(out), "numa01: data lost at offset 64: 0")
-
-    def test_cut_off(self):
-        out = outcome(numa01=(0, [RECORD[:20]]), numa02=(None, []))
-        self.assertEqual(measure.records(out), {})
-        self.assertEqual(measure.complaint(out), "numa01: exit code 0")
-
-    def test_crash(self):
-        self.assertEqual(measure.complaint(outcome("crash", numa01=(0, [RECORD]))), "panic")
-
-
-class GuestRecord(unittest.TestCase):
-    @mock.patch.object(measure, "say", lambda message: None)
-    def test_verdicts(self):
-        for verdict, code, want in (("pass", 0, "pass"), ("pass", 1, "fail"),
-                                    ("timeout", 0, "timeout"), ("crash", 1, "crash")):
-            out = outcome(verdict, numa01=(code, [RECORD]))
-            self.assertEqual(measure.guest_record("base", "cost", out)["verdict"], want)
-
-
-class Setup(unittest.TestCase):
-    def test_sysctls_are_set_and_recorded(self):
-        lines = measure.setup({"a.b": 1, "c.d": 2}).splitlines()
-        self.assertEqual(lines, ["sysctl -w a.b=1 >/dev/null", "sysctl -w c.d=2 >/dev/null",
-                                 "sysctl a.b c.d > /results/sysctls",
-                                 *measure.PAGE_KIB.splitlines()])
 
 
 class Sizes(unittest.TestCase):
@@ -114,7 +68,8 @@ class Plan(unittest.TestCase):
         for where, name, fake in ((measure.rootfs, "basic", lambda kernel: []),
                                   (measure.machine, "run", self.run_guest),
                                   (measure.machine, "accelerator", lambda *a: "tcg"),
-                                  (measure, "say", lambda message: None)):
+                                  (measure, "say", lambda message: None),
+                                  (records, "say", lambda message: None)):
             patch = mock.patch.object(where, name, fake)
             patch.start()
             self.addCleanup(patch.stop)

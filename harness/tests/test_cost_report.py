@@ -1,0 +1,148 @@
+"""cost_report.py, on what a run recorded (fixtures/cost.json)."""
+
+import copy
+import json
+import unittest
+import xml.etree.ElementTree
+from pathlib import Path
+
+from harness import cost_report
+
+DATA = json.loads((Path(__file__).parent / "fixtures" / "cost.json").read_text())
+NOTHING = {"copied": 8, "costs": [], "latency": []}
+
+
+def changed(what, kernel, **values):
+    """The data with other values in the rows of an operation on a kernel, the largest page."""
+    data = copy.deepcopy(DATA)
+    rows = [r for r in data["costs"] if (r["what"], r["kernel"]) == (what, kernel)]
+    max(rows, key=lambda r: r["kib"]).update(values)
+    return data
+
+
+def failed(data):
+    """What the checks that do not hold are of."""
+    return [c["what"] for c in cost_report.checks(data) if not c["ok"]]
+
+
+class Checks(unittest.TestCase):
+    """checks()"""
+
+    def test_recorded(self):
+        self.assertEqual(failed(DATA), [])
+        self.assertEqual(len(cost_report.checks(DATA)), 9)
+
+    def test_no_higher_than_the_base(self):
+        base = next(r for r in DATA["costs"] if r["what"] == "move" and r["kernel"] == "base")
+        found = failed(changed("move", "patched", above=base["above"] + 1))
+        self.assertEqual(found, ["move_pages(2) of one THP: no more above the copy than on the "
+                                 "base"])
+        self.assertEqual(failed(changed("move", "patched", above=base["above"])), [])
+
+    def test_published(self):
+        self.assertEqual(len(failed(changed("hint", "patched", above=81550))), 2)
+        base = changed("hint", "base", above=90000)
+        self.assertEqual(failed(base), [])
+
+    def test_missing(self):
+        data = copy.deepcopy(DATA)
+        data["costs"] = [r for r in data["costs"] if r["kernel"] != "base"]
+        self.assertEqual(len(failed(data)), 2)
+        self.assertEqual(len(failed(NOTHING)), 5)
+
+    def test_sizes(self):
+        data = copy.deepcopy(DATA)
+        row = next(r for r in data["costs"] if r["kib"] == 64)
+        row["median"] = 16 * 6000
+        self.assertIn("hinting faults: a page of each size takes fewer instructions than as many "
+                      "base pages", failed(data))
+
+    def test_device(self):
+        found = failed(changed("to_system", "patched", mean=1e6))
+        self.assertEqual(found, ["2M back from the device: a THP takes at most 1/5 of what its "
+                                 "base pages take"])
+
+    def test_copy_not_seen(self):
+        for ran in (262143, None):
+            self.assertEqual(failed(changed("hint", "base", copies_ran=ran)),
+                             ["the copy that is left out was seen to run"])
+
+    def test_breakdown_of_something_else(self):
+        for profiled in (400000, None):
+            self.assertEqual(failed(changed("hint", "base", profiled=profiled)),
+                             ["breakdowns agree with the clock, within 1 %"])
+
+    def test_served(self):
+        data = copy.deepcopy(DATA)
+        for r in data["latency"]:
+            r["median"] = {"base": 1200, "patched": 1201}[r["kernel"]]
+        self.assertEqual(failed(data), ["node nearly full: the median hinting fault takes no longer "
+                                        "than on the base"])
+
+
+class Tables(unittest.TestCase):
+    """tables()"""
+
+    def test_shape(self):
+        found = cost_report.tables(DATA)
+        self.assertEqual(len(found), 3 + 7 + 1)
+        for title, header, rows in found:
+            self.assertTrue(title and rows)
+            for row in rows:
+                self.assertEqual(len(row), len(header))
+                self.assertTrue(all(isinstance(cell, str) for cell in row))
+
+    def test_nothing(self):
+        self.assertEqual(cost_report.tables(NOTHING), [])
+        self.assertEqual(cost_report.plots(NOTHING), [])
+
+    def test_breakdown_adds_up(self):
+        """All of it is what the plugin counted above the floor."""
+        for r in DATA["costs"]:
+            self.assertAlmostEqual(sum(n for _, n in r["breakdown"]), r["profiled"] - r["floor"])
+
+    def test_side_by_side(self):
+        rows = cost_report.side_by_side([["a", 10], ["b", 5], ["c", 1]], [["b", 7], ["d", 20]],
+                                        2)
+        self.assertEqual(rows, [("d", 0, 20), ("a", 10, 0), ("2 others", 6, 7)])
+        self.assertEqual(cost_report.side_by_side([["a", 1]], []), [("a", 1, 0)])
+        rows = cost_report.side_by_side([["a", 10], ["b", 5]], [["b", 2], ["c", 1]], by_two=True)
+        self.assertEqual(rows, [("b", 5, 2), ("c", 0, 1), ("a", 10, 0)])
+
+    def test_sizes_against_base_pages(self):
+        rows = cost_report.size_rows(DATA)
+        one = rows[0]
+        self.assertEqual((one["kib"], one["count"], one["median"]), (4, 1, one["pages_median"]))
+        for r in rows:
+            self.assertEqual(r["pages_median"], r["kib"] // 4 * one["median"])
+
+    def test_unknown_copy(self):
+        notes = cost_report.notes(DATA | {"copied": 0})
+        self.assertIn("not known", notes[0])
+        self.assertIn("8 bytes", cost_report.notes(DATA)[0])
+
+
+class Plots(unittest.TestCase):
+    """plots()"""
+
+    def test_svg(self):
+        found = cost_report.plots(DATA)
+        self.assertEqual(len(found), 3)
+        for _, text in found:
+            root = xml.etree.ElementTree.fromstring(text)
+            self.assertTrue(root.tag.endswith("svg"))
+            self.assertNotIn("href=\"http", text)
+        for name in ("__free_pages_ok", "migrate_page_copy", "others"):
+            self.assertIn(f">{name}<", found[0][1])
+        # The same data, the same text
+        self.assertEqual(cost_report.plots(DATA), found)
+
+    def test_one_kernel(self):
+        data = {k: [r for r in v if r["kernel"] == "base"] if k != "copied" else v
+                for k, v in DATA.items()}
+        # Pages by size are of the patched kernel
+        self.assertEqual(len(cost_report.plots(data)), 2)
+
+
+if __name__ == "__main__":
+    unittest.main()
