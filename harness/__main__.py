@@ -7,17 +7,21 @@ import sys
 from harness import arches, install
 from harness.common import Failure, check_options, fail
 
-# step -> module and function; tables of tools that it needs
+# step -> module and function; tables of tools that it needs, None: it sees to that itself
 STEPS = {
     "apply": ("series", "step_apply", ()),
     "export": ("series", "step_export", ()),
     "check": ("check", "step_check", (install.BUILD, install.CHECK, install.RUN)),
     "configs": ("check", "step_configs", (install.BUILD,)),
     "run": ("measure", "step_run", (install.BUILD, install.RUN)),
+    "bench": ("bench", "step_bench", (install.BUILD, install.RUN)),
+    "compare": ("bench_compare", "step_compare", (install.RUN,)),
     "test": ("test", "step_test", (install.BUILD, install.RUN)),
     "shell": ("guest", "step_shell", (install.BUILD,)),
     "guest": ("guest", "step_guest", (install.BUILD,)),
     "stress": ("stress", "step_stress", (install.BUILD,)),
+    "native": ("native", "step_native", None),
+    "lava": ("lava", "step_lava", (install.BUILD,)),
     "mutants": ("mutants", "step_mutants", (install.BUILD,)),
 }
 APPLY = {k: install.BUILD[k] for k in ("git", "xz")}
@@ -36,7 +40,7 @@ def main(args):
         arch = arches.wished()
         if tools:
             install.ensure(*tools, arch=arch)
-        else:
+        elif tools is not None:
             install.ensure(APPLY)
         return getattr(importlib.import_module(f"harness.{name}"), function)()
     except KeyboardInterrupt:

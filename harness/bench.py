@@ -1,0 +1,394 @@
+"""`make bench`: where every memory access of the autonuma workloads goes, and what migrations cost.
+
+Data goes: programs of bench/ -> metered guests -> records -> bench_report.  A
+column is a kernel and what is done about placement; a row is a workload on
+pages of a size; a guest runs all rows of a column, and a run of a row is one
+phase of the meter (harness/meter.py).
+"""
+
+import json
+import os
+import time
+from dataclasses import dataclass
+
+from harness import (arches, bench_report, cost, kernel as kernels, machine, measure, meter, peer,
+                     records, rootfs, series)
+from harness.common import (EXIT_CODES, NOT_RUN, Failure, build_dir, new_results, say,
+                            write_file)
+
+# Workload -> (MiB of a process, passes over it).  With less memory than in `make run`, base
+# pages take less of the run to migrate; all of it is still many times what the filter of a
+# vCPU holds.  A run is some 300 million accesses, which take two host CPUs some 13 s each.
+WORKLOADS = {"numa01": (32, 150), "numa01_THREAD_ALLOC": (32, 300), "numa02": (64, 300),
+             "numa02_SMT": (64, 300)}
+# How many times a pass of all threads writes a process' memory, with two nodes of two CPUs.
+WRITES = {"numa01": 4, "numa01_THREAD_ALLOC": 2, "numa02": 1, "numa02_SMT": 1}
+SIZES = measure.SIZES           # KiB, besides base pages and those of a PMD
+QUICK_SIZES = (64,)             # ... besides those of a PMD only
+BOOTS = 8           # of each column; even, so that each is as often early as late
+QUICK_BOOTS = 2
+QUICK_PART = 3      # a quick run makes one of so many passes
+
+# The scanner's rates.  Slower ones take numa01 longer to decide, up to half of the run with a
+# fifth of them; faster ones would not be kept: the scanner itself takes at most a thirtieth of
+# a task's time, and in a metered guest a scan takes long.
+RATES = records.SYSCTLS
+SAMPLE_MS = 1000    # between looks at the placement
+SLICE_MS = 250      # of the meter
+TAIL = 0.25         # the last part of the traffic: "after convergence"
+# Seconds to boot, to place all memory, and to end: only until a guest has been seen.
+BOOT_SECONDS = 20
+# KiB of a page with which hint faults double the time of a pass: a guess until a run was seen.
+TWICE_KIB = 12
+# Seconds of all of cost.measure(), quick and not: the same.
+COST_SECONDS = {True: 120, False: 240}
+
+
+@dataclass(frozen=True)
+class Column:
+    """What is compared: a kernel, and whether it, a bound or nothing places memory."""
+
+    name: str
+    kernel: str
+    balancing: int = 0
+    bound: str = ""         # autonuma's -b
+
+    def sysctls(self):
+        """Settings of its guests."""
+        return RATES | {"kernel.numa_balancing": self.balancing}
+
+
+BASE = Column("base", "base", 1)
+PATCHED = Column("patched", "patched", 1)
+OFF = Column("off", "patched")
+HARD = Column("hard", "patched", bound="hard")
+INVERSE = Column("inverse", "patched", bound="inverse")
+PEER = Column("peer", "peer", 1)
+COLUMNS = (BASE, PATCHED, OFF, HARD, INVERSE)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a bench runs."""
+
+    columns: tuple
+    rows: dict          # {column's name: ((workload, KiB of a page), ...)}
+    quick: bool
+
+    @property
+    def boots(self):
+        """Number of guests of each column."""
+        return QUICK_BOOTS if self.quick else BOOTS
+
+    def passes(self, workload):
+        """Passes of a run."""
+        return WORKLOADS[workload][1] // (QUICK_PART if self.quick else 1)
+
+    def guests(self):
+        """(column, boot number) of each guest, ABBA."""
+        return tuple(measure.order(self.boots, self.columns))
+
+
+def step_bench():
+    """Measure all columns, write results/<time>-bench/, print the tables."""
+    arch, quick = arches.wished(), is_quick()
+    if not arch.numa:
+        raise Failure(f"ARCH={arch.name}: its machine has one node: nothing to balance")
+    image = peer.wished()
+    trees = series.trees()
+    built = {name: kernels.build(arch, trees[name], what=f"{name} kernel")
+             for name in measure.KERNELS}
+    if image:
+        built["peer"] = peer.kernel(arch, image)
+    share = rootfs.folder(records.programs(arch), "bench")
+    plugin, folder = meter.plugin(), new_results("bench")
+    data = start(arch, built, quick)
+    measure.save(folder, data)
+    for name, kernel in built.items():
+        if kernel.config.exists():
+            write_file(folder / f"config-{name}", kernel.config.read_bytes())
+
+    bench = Bench(arch, built, share, plugin, folder, data)
+    trials = bench.trials()
+    plan = plan_of(data, quick)
+    bench.announce(plan, trials)
+    begin = time.monotonic()
+    guests, data["cost"] = cost.measure({k: built[k] for k in measure.KERNELS}, share, folder,
+                                        quick)
+    data["guests"] += guests
+    bench.pace[cost_name(quick)] = time.monotonic() - begin
+    bench.run(plan)
+    data["seconds"] = round(time.monotonic() - begin)
+    bench_report.finish(data)
+    measure.save(folder, data)
+    bench_report.write(data, folder)
+    print("\n" + bench_report.text(data))
+    print(f"\nresults: {folder}\npage: {folder / 'report.html'}")
+    return EXIT_CODES[data["verdict"]]
+
+
+def is_quick():
+    """Whether QUICK=1 was given."""
+    wish = os.environ.get("QUICK") or "0"
+    if wish not in ("0", "1"):
+        raise Failure(f"QUICK={wish}: there is QUICK=1, or nothing for the full run")
+    return wish == "1"
+
+
+def start(arch, built, quick):
+    """The results before anything was measured."""
+    nodes = machine.TOPOLOGIES["default"]
+    return {"bench": 1, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "arch": arch.name, "quick": quick, "host_cpus": kernels.jobs(), "sysctls": RATES,
+            "nodes": [vars(n) for n in nodes], "distances": machine.distances(nodes),
+            "meter": {"cache_kib": meter.CACHE_KIB, "ways": meter.WAYS, "slice_ms": SLICE_MS},
+            "kernels": {n: {"tree": k.tree, "key": k.key} for n, k in built.items()},
+            "peer_lacks": "", "page_kib": {}, "guests": [], "runs": [],
+            "cost": {"copied": arch.copied, "costs": [], "latency": []},
+            "verdict": NOT_RUN}
+
+
+def settings(sysctls):
+    """Shell commands that set the sysctls and record what they are then, and the page sizes.
+
+    Later kernels have the scanner's rates in debugfs.
+    """
+    lines = ["""where() { echo "/sys/kernel/debug/sched/numa_balancing/""" +
+             """${1#kernel.numa_balancing_}"; }""",
+             "put() { sysctl -w \"$1=$2\" >/dev/null 2>&1 || echo \"$2\" > \"$(where $1)\"; }",
+             "get() { sysctl $1 2>/dev/null || echo \"$1 = $(cat \"$(where $1)\")\"; }",
+             *(f"put {k} {v}" for k, v in sysctls.items()),
+             f"for k in {' '.join(sysctls)}; do get $k; done > /results/sysctls",
+             records.PAGE_KIB,
+             "echo $(($(cat /sys/kernel/mm/transparent_hugepage/hpage_pmd_size) / 1024)) "
+             "> /results/pmd_kib"]
+    return "\n".join(lines)
+
+
+def sizes_of(page_kib, pmd_kib):
+    """KiB of all pages that a kernel has: with THP of one size it has no files for it."""
+    return page_kib if page_kib[1:] else page_kib[:1] + [pmd_kib]
+
+
+def plan_of(data, quick):
+    """What to run, by the sizes of pages that the kernels were seen to have."""
+    columns = COLUMNS + ((PEER,) if "peer" in data["page_kib"] else ())
+    rows = {}
+    for column in columns:
+        base, *thp = data["page_kib"][column.kernel]
+        wanted = {*QUICK_SIZES, thp[-1]} if quick else {base, *SIZES, thp[-1]}
+        rows[column.name] = tuple((w, k) for w in WORKLOADS for k in (base, *thp) if k in wanted)
+    return Plan(columns, rows, quick)
+
+
+def phase_name(workload, kib):
+    """What a run is called in its guest, and by autonuma to the meter."""
+    return f"{workload}-{kib}"
+
+
+def tasks(plan, column, boot):
+    """All rows of a column, of which a boot after the other has another one first.
+
+    The memory starts on node 0 in even boots and on node 1 in odd ones; a bound
+    has no such node.
+    """
+    rows = plan.rows[column.name]
+    first = boot * len(rows) // plan.boots
+    place = f"-b {column.bound}" if column.bound else f"-s {boot % 2}"
+    return tuple(machine.Task(phase_name(workload, kib), f"./autonuma.run {workload} {place} "
+                              f"-m {WORKLOADS[workload][0]} -p {plan.passes(workload)} -k {kib} "
+                              f"-l -i {SAMPLE_MS}", 600)
+                 for workload, kib in rows[first:] + rows[:first])
+
+
+def written(record):
+    """MiB written by a run: a measure of its work."""
+    return record["written_mib"]
+
+
+def traffic(phase, distances):
+    """What the results say of a phase of the meter.
+
+    modelled: memory time in local accesses, and that of the `tail`, the last
+    part of the traffic, per access.  slices: [seconds, local misses, [misses of
+    each node]].
+    """
+    slices = [[t, local, [sum(n) for n in zip(*matrix)]]
+              for (t, local, _), matrix in zip(phase.over_time(), phase.slices)]
+    return {"seconds": phase.seconds, "modelled": meter.modelled(phase, distances),
+            "misses": phase.total(), "kernel_misses": phase.total(modes=("kernel",)),
+            "accesses": phase.total("accesses"), "local": phase.local_share(),
+            "local_all": phase.local_share("accesses"),
+            "other": sum(phase.other), "tail": tail(phase, distances), "slices": slices}
+
+
+def tail(phase, distances):
+    """Of the last slices with TAIL of all misses: local share and modelled time per miss."""
+    misses = local = time_ = 0
+    for matrix in reversed(phase.slices):
+        for at, row in zip(phase.cpus, matrix):
+            misses += sum(row)
+            local += row[at]
+            time_ += sum(n * distances[at][node] / distances[at][at]
+                         for node, n in enumerate(row))
+        if misses >= TAIL * phase.total():
+            break
+    return {"local": local / misses, "per_miss": time_ / misses} if misses else None
+
+
+def with_traffic(folder, found, distances):
+    """The records of a guest, each with its traffic; and what is wrong, '' if nothing is."""
+    try:
+        phases = {p.name: p for p in meter.read(folder / "traffic.jsonl")}
+    except Failure as e:
+        return [], str(e)
+    metered = [{**r, "traffic": traffic(phases[name], distances)}
+               for name, r in found.items() if name in phases]
+    lost = [name for name in found if name not in phases]
+    return metered, f"{lost[0]}: its accesses were not counted" if lost else ""
+
+
+class Bench:
+    """The guests of a bench, and what they deliver."""
+
+    def __init__(self, arch, built, share, plugin, folder, data):
+        self.arch, self.built, self.share = arch, built, share
+        self.plugin, self.folder, self.data = plugin, folder, data
+        self.pace = remembered_pace()
+
+    def guest(self, column, todo, where, listener=None):
+        """A metered guest of a column: its outcome."""
+        kernel, nodes = self.built[column.kernel], machine.TOPOLOGIES["default"]
+        where.mkdir(parents=True, exist_ok=True)
+        options = meter.options(self.plugin, where / "traffic.jsonl", slice_ms=SLICE_MS,
+                                nodes=nodes)
+        job = machine.Job(todo, where="/bench", setup=settings(column.sysctls()))
+        return machine.run(
+            machine.Machine(self.arch, nodes, accel="tcg", timeout=600 * (1 + len(todo)),
+                            silence=180, options=options, slow=kernel.slow),
+            kernel, rootfs.basic(kernel) + [self.share], job, where, listener)
+
+    def trials(self):
+        """Boot each kernel once: its sizes of pages go into the results.
+
+        Returns {kernel: (host seconds besides the run, seconds for a MiB written)}.
+        """
+        found = {}
+        for name in self.built:
+            column = {"base": BASE, "patched": PATCHED, "peer": PEER}[name]
+            say(f"trial of the {name} kernel")
+            todo = (machine.Task("trial", "./autonuma.run numa02 -s 0 -m 32 -p 100 -l", 120),)
+            out = self.guest(column, todo, self.folder / f"trial-{name}")
+            why = lacks(out, column)
+            if why and name == "peer":
+                say(f"PEER: {why}: its column stays empty")
+                self.data["peer_lacks"] = why
+                continue
+            if why:
+                raise Failure(f"{name} kernel: {why} (see {out.folder})")
+            run = records.records(out)["trial"]
+            self.data["page_kib"][name] = sizes_of(
+                [int(k) for k in out.file("page_kib").split()], int(out.file("pmd_kib")))
+            found[name] = out.seconds - run["seconds"], run["seconds"] / written(run)
+        return found
+
+    def announce(self, plan, trials):
+        """Say what will be done, and how long it will take."""
+        seconds = estimate(plan, trials, self.pace)
+        n = sum(len(plan.rows[c.name]) for c, _ in plan.guests())
+        self.data["plan"] = {"boots": plan.boots, "estimate": round(seconds),
+                             "rows": plan.rows, "passes": {w: plan.passes(w) for w in WORKLOADS},
+                             "mib": {w: mib for w, (mib, _) in WORKLOADS.items()}}
+        say(f"{len(plan.guests())} guests with {n} runs, {plan.boots} of each kind: "
+            f"about {duration(seconds)} from here")
+
+    def run(self, plan):
+        """All guests of a plan."""
+        begin, guests = time.monotonic(), plan.guests()
+        for number, (column, boot) in enumerate(guests):
+            left = ""
+            if number:
+                seconds = (time.monotonic() - begin) / number * (len(guests) - number)
+                left = f"; about {duration(seconds)} left"
+            where = "" if column.bound else f", memory starts on node {boot % 2}"
+            say(f"guest {number + 1} of {len(guests)}: {column.name}{where}{left}")
+            self.one(plan, column, boot)
+        write_file(pace_path(), json.dumps(self.pace, indent=1) + "\n")
+
+    def one(self, plan, column, boot):
+        """One guest of a plan; its records go into the results."""
+        where = self.folder / f"{boot + 1}-{column.name}"
+        todo = tasks(plan, column, boot)
+        out = self.guest(column, todo, where, measure.progress)
+        about = records.guest_record(column.kernel, f"{column.name} {boot + 1}", out)
+        found, wrong = with_traffic(where, records.records(out), self.data["distances"])
+        if wrong and about["verdict"] == "pass":
+            about.update(verdict="fail", why=wrong)
+            say(f"  fail: {wrong}")
+        self.data["guests"].append(about)
+        self.data["runs"] += [{"column": column.name, "boot": boot + 1, **r} for r in found]
+        for r in found:
+            name = f"{column.name}-{phase_name(r['test'], r['page_kib'])}"
+            self.pace[name] = r["seconds"] / written(r)
+        if about["verdict"] == "pass":
+            self.pace["boot"] = (out.seconds - sum(r["seconds"] for r in found)) / len(todo)
+        measure.save(self.folder, self.data)
+
+
+def lacks(outcome, column):
+    """Why the guest of a trial is of no use, in one line; '' if it is."""
+    why = records.complaint(outcome)
+    if "\x01boot" in outcome.console.read_text(errors="replace"):
+        return "no virtio-serial: it is neither built in nor among the modules beside the image"
+    if why:
+        return why
+    have = dict(line.replace(" ", "").split("=", 1)
+                for line in (outcome.file("sysctls") or "").splitlines() if "=" in line)
+    wrong = [k for k, v in column.sysctls().items() if have.get(k) != str(v)]
+    return f"it does not take {wrong[0]}" if wrong else ""
+
+
+def pace_path():
+    """Where a bench keeps how long things took, for the estimate of the next one."""
+    return build_dir() / "bench-pace.json"
+
+
+def remembered_pace():
+    """{what: seconds}: "boot" for a run besides its time, cost_name() for all of cost.measure(),
+    and "<column>-<workload>-<KiB>" for a MiB written; {} without an earlier run."""
+    try:
+        pace = json.loads(pace_path().read_text(encoding="utf-8"))
+        return {str(k): float(v) for k, v in pace.items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
+
+
+def cost_name(quick):
+    """What the pace calls the time of cost.measure()."""
+    return "cost, quick" if quick else "cost"
+
+
+def estimate(plan, trials, pace):
+    """Seconds that a plan takes: by the pace of an earlier run, else by the trials."""
+    seconds = pace.get(cost_name(plan.quick), COST_SECONDS[plan.quick])
+    boot, by_trial = max(trials.values(), default=(BOOT_SECONDS, 0))
+    for column, _ in plan.guests():
+        rows = plan.rows[column.name]
+        seconds += pace["boot"] * len(rows) if "boot" in pace else boot
+        for workload, kib in rows:
+            rate = pace.get(f"{column.name}-{phase_name(workload, kib)}")
+            if rate is None:
+                rate = by_trial * (1 + TWICE_KIB / kib)
+            seconds += rate * work(plan, workload)
+    return seconds
+
+
+def work(plan, workload):
+    """MiB that a run of a workload writes."""
+    return WORKLOADS[workload][0] * WRITES[workload] * plan.passes(workload)
+
+
+def duration(seconds):
+    """'12 min' or '3 h 05 min'."""
+    minutes = max(1, round(seconds / 60))
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

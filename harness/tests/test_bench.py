@@ -1,0 +1,554 @@
+"""make bench: plan, estimate, traffic; each check fails on what it is there to catch."""
+
+import json
+import lzma
+import os
+import random
+import re
+import unittest
+from pathlib import Path
+from unittest import mock
+
+from harness import (bench, bench_compare, bench_plots, bench_report, machine, meter, peer,
+                     records)
+from harness.common import Failure
+from harness.machine import Done, Outcome
+from harness.tests.test_common import Folder
+
+NODES = machine.TOPOLOGIES["default"]
+DISTANCES = machine.distances(NODES)
+# Local share of a run: over all, and after convergence.
+SHARES = {"base": (0.97, 0.99), "patched": (0.97, 0.99), "off": (0.5, 0.5), "hard": (0.998, 0.998),
+          "inverse": (0.003, 0.003)}
+MISSES = 30e6
+
+
+def record(column, boot, workload, kib, noise=0.01):
+    """A record as bench makes it, of a run that does what is expected of it."""
+    whole, end = SHARES[column]
+    chance = random.Random(f"{column} {boot} {workload} {kib}")
+    whole = min(0.999, max(0.001, whole + chance.uniform(-noise, noise)))
+    start = None if column in ("hard", "inverse") else boot % 2
+    slices, samples, faults, near = [], [], 0, 0
+    for i in range(1, 49):
+        share = whole if column != "patched" else min(end, 0.5 + 0.02 * i)
+        local = int(MISSES / 48 * share)
+        here = int(MISSES / 48 * (0.5 if start is None or column == "off" else 1 - share / 2))
+        slices.append([i / 4, local, [here, int(MISSES / 48) - here]])
+        if i % 4 == 0:
+            faults += 40
+            near += int(40 * share)
+            samples.append({"t": i / 4, "share": share, "numa_hint_faults": faults,
+                            "numa_hint_faults_local": near,
+                            "numa_pages_migrated": 16 * faults})
+    return {"column": column, "boot": boot, "test": workload, "page_kib": kib, "base_kib": 4,
+            "seconds": 12.0, "written_mib": 1920, "start_node": start, "share_final": end,
+            "samples": samples,
+            "vmstat": {"numa_hint_faults": faults, "numa_hint_faults_local": faults // 2,
+                       "numa_pages_migrated": 16 * faults, "thp_migration_success": None},
+            "traffic": {"seconds": 12.0, "misses": MISSES, "kernel_misses": MISSES / 50,
+                        "accesses": 8 * MISSES, "local": whole, "local_all": whole,
+                        "modelled": MISSES * (2 - whole), "other": 0,
+                        "tail": {"local": end, "per_miss": 2 - end}, "slices": slices}}
+
+
+def results(boots=8, quick=False):
+    """Results of a good run."""
+    page_kib = {"base": [4, 2048], "patched": [4, 16, 32, 64, 128, 2048]}
+    data = {"bench": 1, "time": "2026-01-01T00:00:00Z", "arch": "x86_64", "quick": quick,
+            "host_cpus": 2, "sysctls": bench.RATES, "nodes": [vars(n) for n in NODES],
+            "distances": DISTANCES, "page_kib": page_kib, "peer_lacks": "",
+            "meter": {"cache_kib": 1024, "ways": 16, "slice_ms": 250},
+            "kernels": {"base": {"tree": "a" * 40, "key": "k1"}},
+            "guests": [{"what": "base 1", "verdict": "pass", "why": ""}], "cost": COSTS,
+            "verdict": "not run"}
+    plan = bench.plan_of(data, quick)
+    data["plan"] = {"boots": boots, "rows": plan.rows, "estimate": 60,
+                    "passes": {w: 60 for w in bench.WORKLOADS},
+                    "mib": {w: 32 for w in bench.WORKLOADS}}
+    data["runs"] = [record(c, b, w, k) for c, rows in plan.rows.items() for w, k in rows
+                    for b in range(1, boots + 1)]
+    return data
+
+
+# What harness.cost finds, as far as it is used here, and what cost_report makes of it.
+COSTS = {"copied": 8, "costs": [{"what": "hint", "kernel": "base", "kib": 2048, "median": 300000}],
+         "latency": []}
+
+
+def cost_checks(data):
+    """One check, which holds if there are costs."""
+    return [{"what": "cost of one THP", "ok": bool(data["costs"]), "why": ""}]
+
+
+def setUpModule():                  # pylint: disable=invalid-name
+    """Costs have tests of their own."""
+    for name, fake in (("checks", cost_checks), ("plots", lambda data: [("Bars", "<svg></svg>")]),
+                       ("tables", lambda data: [("Cost", ("", "base"), [("least", "7")])])):
+        patch = mock.patch.object(bench_report.cost_report, name, fake)
+        patch.start()
+        unittest.addModuleCleanup(patch.stop)
+
+
+def of(data, column, kib, workload=None):
+    """Records of a column and size."""
+    return [r for r in data["runs"] if (r["column"], r["page_kib"]) == (column, kib)
+            and workload in (None, r["test"])]
+
+
+class Plan(unittest.TestCase):
+    def plan(self, quick=False):
+        return bench.plan_of(results(1), quick)
+
+    def test_rows(self):
+        plan = self.plan()
+        self.assertEqual(len(plan.rows["patched"]), 4 * 5)
+        self.assertEqual({k for _, k in plan.rows["patched"]}, {4, 16, 64, 128, 2048})
+        self.assertEqual({k for _, k in plan.rows["base"]}, {4, 2048})
+        self.assertGreaterEqual(plan.boots, 7)
+
+    def test_abba(self):
+        names = [(c.name, b) for c, b in self.plan().guests()]
+        self.assertEqual([n for n, b in names if b == 0], [c.name for c in bench.COLUMNS])
+        self.assertEqual([n for n, b in names if b == 1], [c.name for c in bench.COLUMNS[::-1]])
+
+    def test_quick(self):
+        plan = self.plan(True)
+        self.assertEqual({k for _, k in plan.rows["patched"]}, {64, 2048})
+        self.assertLess(plan.passes("numa02"), self.plan().passes("numa02"))
+
+    def test_commands(self):
+        plan = self.plan()
+        free = bench.tasks(plan, bench.PATCHED, 3)
+        bound = bench.tasks(plan, bench.INVERSE, 3)
+        self.assertTrue(all(" -s 1 " in t.command for t in free))
+        self.assertTrue(all(" -b inverse " in t.command for t in bound))
+        self.assertFalse(any(" -s " in t.command for t in bound))
+        self.assertEqual(sorted(t.name for t in free), sorted(t.name for t in bound))
+
+    def test_each_row_starts_elsewhere(self):
+        plan = self.plan()
+        first = {bench.tasks(plan, bench.PATCHED, b)[0].name for b in range(plan.boots)}
+        self.assertEqual(len(first), plan.boots)
+
+    def test_balancing(self):
+        on = {c.name for c in bench.COLUMNS if c.sysctls()["kernel.numa_balancing"]}
+        self.assertEqual(on, {"base", "patched"})
+
+    def test_sizes(self):
+        self.assertEqual(bench.sizes_of([4], 2048), [4, 2048])
+        self.assertEqual(bench.sizes_of([4, 16, 2048], 2048), [4, 16, 2048])
+
+    def test_peer(self):
+        data = results(1)
+        data["page_kib"]["peer"] = [4, 2048]
+        self.assertEqual({k for _, k in bench.plan_of(data, False).rows["peer"]}, {4, 2048})
+
+
+class Estimate(unittest.TestCase):
+    def test_by_trial(self):
+        plan = bench.plan_of(results(1), True)
+        fast, slow = (bench.estimate(plan, {"base": (10, rate)}, {}) for rate in (0.001, 0.01))
+        self.assertGreater(slow, fast)
+
+    def test_an_earlier_run_counts(self):
+        plan = bench.plan_of(results(1), True)
+        pace = {f"{c}-{w}-{k}": 0.5 for c, rows in plan.rows.items() for w, k in rows}
+        pace |= {"boot": 3, bench.cost_name(True): 7, bench.cost_name(False): 999}
+        whole = sum(3 + 0.5 * bench.work(plan, w) for c, _ in plan.guests()
+                    for w, _ in plan.rows[c.name])
+        self.assertAlmostEqual(bench.estimate(plan, {"base": (99, 99)}, pace), 7 + whole)
+
+    def test_words(self):
+        self.assertEqual(bench.duration(20), "1 min")
+        self.assertEqual(bench.duration(3 * 3600 + 300), "3 h 05 min")
+
+
+class Pace(Folder):
+    def test_damaged(self):
+        for text in ("[1]", "{", '{"boot": "soon"}'):
+            (self.tmp / "bench-pace.json").write_text(text)
+            with mock.patch.dict(os.environ, BUILD=str(self.tmp)):
+                self.assertEqual(bench.remembered_pace(), {})
+
+
+class Options(Folder):
+    def test_quick(self):
+        for text, want in (("", False), ("0", False), ("1", True)):
+            with mock.patch.dict(os.environ, QUICK=text):
+                self.assertEqual(bench.is_quick(), want)
+        with mock.patch.dict(os.environ, QUICK="yes"), self.assertRaises(Failure):
+            bench.is_quick()
+
+
+class Peer(Folder):
+    """What is found beside the image of a peer."""
+
+    def package(self, **modules):
+        """An image with modules beside it, as a package is unpacked; its path."""
+        folder = self.tmp / "lib/modules/6.1.0-1"
+        for name, needs in modules.items():
+            path = folder / "kernel/drivers" / f"{name.replace('_', '-')}.ko"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(f"{name}\0depends={needs}\0more\0".encode())
+        (self.tmp / "boot").mkdir()
+        image = self.tmp / "boot/vmlinuz-6.1.0-1"
+        image.write_bytes(b"kernel")
+        return image, folder
+
+    def test_no_such_file(self):
+        with mock.patch.dict(os.environ, PEER=str(self.tmp / "none")), \
+                self.assertRaisesRegex(Failure, "no such file"):
+            peer.wished()
+
+    def test_in_order(self):
+        image, folder = self.package(virtio_console="virtio,virtio_ring", virtio_ring="virtio",
+                                     virtio="", other="virtio",
+                                     virtio_pci="virtio-pci-modern,virtio",
+                                     virtio_pci_modern="")
+        self.assertEqual(peer.module_folder(image), folder)
+        self.assertEqual([name for name, _ in peer.needed(folder)],
+                         ["virtio_pci_modern", "virtio", "virtio_pci", "virtio_ring",
+                          "virtio_console"])
+
+    def test_kernel(self):
+        image, folder = self.package()
+        folder.mkdir(parents=True)
+        (folder / "virtio_pci.ko.xz").write_bytes(lzma.compress(b"module"))
+        found = peer.kernel(None, image)
+        self.assertEqual(found.image.read_bytes(), b"kernel")
+        self.assertEqual((found.folder / "early/00-virtio_pci.ko").read_bytes(), b"module")
+        self.assertEqual(found.modules, [])
+
+    def test_built_in(self):
+        image, _ = self.package()
+        self.assertEqual(list((peer.kernel(None, image).folder / "early").iterdir()), [])
+
+    def test_packed_otherwise(self):
+        with self.assertRaisesRegex(Failure, "cannot unpack"):
+            peer.content(self.tmp / "virtio.ko.zst")
+
+    def test_release(self):
+        head = bytearray(1024)
+        head[0x202:0x206] = b"HdrS"
+        head[0x20e:0x210] = (0x100).to_bytes(2, "little")
+        head[0x300:0x30d] = b"6.12.1 (who)\0"
+        image = self.tmp / "bzImage"
+        image.write_bytes(head)
+        self.assertEqual(peer.release(image), "6.12.1")
+        image.write_bytes(b"something else")
+        self.assertEqual(peer.release(image), "")
+        self.assertIsNone(peer.module_folder(image))
+
+
+def phase(name="numa02-64", slices=None):
+    """A phase of the meter: half of vCPU 0's and all of vCPU 1's misses are local."""
+    counts = ({"user": {"loads": [10, 10], "stores": [0, 0], "load_misses": [5, 5],
+                        "store_misses": [0, 0]},
+               "kernel": {"loads": [0, 0], "stores": [0, 0], "load_misses": [0, 0],
+                          "store_misses": [0, 0]}},
+              {"user": {"loads": [0, 30], "stores": [0, 0], "load_misses": [0, 9],
+                        "store_misses": [0, 0]},
+               "kernel": {"loads": [0, 1], "stores": [0, 0], "load_misses": [0, 1],
+                          "store_misses": [0, 0]}})
+    slices = slices or ([[5, 5], [0, 5]], [[0, 0], [0, 5]])
+    return meter.Phase(name, 1.0, 1024, 16, (0, 1), 2, counts, (0, 2), 0.5, tuple(slices))
+
+
+class Traffic(unittest.TestCase):
+    def test_counts(self):
+        t = bench.traffic(phase(), DISTANCES)
+        self.assertEqual((t["misses"], t["kernel_misses"], t["accesses"], t["other"]),
+                         (20, 1, 51, 2))
+        self.assertEqual(t["local"], 15 / 20)
+        self.assertEqual(t["modelled"], 15 + 2 * 5)
+        self.assertEqual(t["slices"], [[0.5, 10, [5, 10]], [1.0, 5, [0, 5]]])
+
+    def test_tail_is_the_last_quarter(self):
+        self.assertEqual(bench.traffic(phase(), DISTANCES)["tail"], {"local": 1, "per_miss": 1})
+        late = phase(slices=([[5, 0], [0, 10]], [[0, 5], [0, 0]]))
+        self.assertEqual(bench.traffic(late, DISTANCES)["tail"], {"local": 0, "per_miss": 2})
+
+    def test_nothing_counted(self):
+        none = phase(slices=([[0, 0], [0, 0]],))
+        self.assertIsNone(bench.tail(none, DISTANCES))
+
+    def test_lost(self):
+        with mock.patch.object(meter, "read", lambda path: [phase()]):
+            found, wrong = bench.with_traffic(Path("r"), {"numa02-64": {"seconds": 1}}, DISTANCES)
+            self.assertEqual((len(found), wrong), (1, ""))
+            found, wrong = bench.with_traffic(Path("r"), {"numa01-64": {}}, DISTANCES)
+            self.assertEqual((found, wrong), ([], "numa01-64: its accesses were not counted"))
+
+    def test_unreadable(self):
+        with mock.patch.object(meter, "read", side_effect=Failure("line 3")):
+            self.assertEqual(bench.with_traffic(Path("r"), {"a": {}}, DISTANCES), ([], "line 3"))
+
+
+class Trial(Folder):
+    """What a peer may lack."""
+
+    def guest(self, console="", sysctls=None, verdict="pass"):
+        sysctls = bench.PEER.sysctls() if sysctls is None else sysctls
+        (self.tmp / "console").write_text(console)
+        out = Outcome(verdict, "" if verdict == "pass" else "the guest went away", 9, self.tmp,
+                      {"trial": Done("trial", 0, lines=['{"test": "numa02", "seconds": 1}'])},
+                      [], "tcg")
+        out.file = lambda name: "\n".join(f"{k} = {v}" for k, v in sysctls.items())
+        return out
+
+    def test_good(self):
+        self.assertEqual(bench.lacks(self.guest(), bench.PEER), "")
+
+    def test_no_ports(self):
+        self.assertIn("virtio-serial", bench.lacks(self.guest("\x01boot\n", verdict="lost"),
+                                                   bench.PEER))
+
+    def test_does_not_boot(self):
+        self.assertEqual(bench.lacks(self.guest(verdict="lost"), bench.PEER),
+                         "the guest went away")
+
+    def test_no_balancing(self):
+        some = bench.PEER.sysctls() | {"kernel.numa_balancing": ""}
+        self.assertEqual(bench.lacks(self.guest(sysctls=some), bench.PEER),
+                         "it does not take kernel.numa_balancing")
+
+
+class Guests(Folder):
+    """Bench.run() with guests that are made up."""
+
+    def setUp(self):
+        super().setUp()
+        self.seen = []
+        for where, name, fake in (
+                (bench.Bench, "guest", self.run_guest), (bench, "say", lambda message: None),
+                (records, "say", lambda message: None),
+                (meter, "read", lambda path: [phase(n) for n in self.named])):
+            patch = mock.patch.object(where, name, fake)
+            patch.start()
+            self.addCleanup(patch.stop)
+        env = mock.patch.dict(os.environ, BUILD=str(self.tmp))
+        env.start()
+        self.addCleanup(env.stop)
+
+    def run_guest(self, column, todo, where, listener=None):
+        """Every run delivers, except the last of the last guest."""
+        self.seen.append(where.name)
+        self.named = [t.name for t in todo]
+        done = {}
+        for t in todo:
+            workload, _, kib = t.name.rpartition("-")
+            done[t.name] = Done(t.name, 0, lines=[json.dumps(
+                {"test": workload, "page_kib": int(kib), "seconds": 2, "written_mib": 10,
+                 "share_end": 1, "share_final": 1})])
+        if len(self.seen) == 5 * bench.QUICK_BOOTS:
+            done[todo[-1].name] = Done(todo[-1].name, 1, lines=["killed"])
+        return Outcome("pass", "", 30, where, done, [], "tcg")
+
+    def test_all(self):
+        data = results(1)
+        data.update(runs=[], guests=[])
+        plan = bench.plan_of(data, True)
+        b = bench.Bench(None, {}, None, None, self.tmp, data)
+        b.run(plan)
+        runs = sum(len(plan.rows[c.name]) for c, _ in plan.guests())
+        self.assertEqual(len(data["runs"]), runs - 1)
+        self.assertEqual([g["verdict"] for g in data["guests"]].count("pass"),
+                         len(plan.guests()) - 1)
+        self.assertEqual(data["guests"][-1]["why"].split(": ")[1], "killed")
+        self.assertTrue((self.tmp / "results.json").exists())
+        self.assertEqual(bench.remembered_pace()["patched-numa02-64"], 0.2)
+
+
+class Checks(unittest.TestCase):
+    """Results in which one thing is wrong."""
+
+    def setUp(self):
+        self.data = results()
+
+    def failed(self):
+        bench_report.finish(self.data)
+        return [c["what"] for c in self.data["checks"] if not c["ok"]]
+
+    def assert_fails(self, *words):
+        failed = self.failed()
+        self.assertEqual(self.data["verdict"], "fail")
+        self.assertEqual(len(failed), len(words), failed)
+        for word, what in zip(words, failed):
+            self.assertIn(word, what)
+
+    def test_good(self):
+        self.assertEqual(self.failed(), [])
+        self.assertEqual(self.data["verdict"], "pass")
+
+    def test_too_few(self):
+        self.data["runs"].remove(of(self.data, "off", 64)[0])
+        self.assert_fails("at least 7")
+
+    def test_bound_is_none(self):
+        for r in of(self.data, "inverse", 16, "numa02"):
+            r["traffic"]["local"] = 0.5
+        self.assert_fails("bounds")
+
+    def test_does_not_converge(self):
+        for r in of(self.data, "patched", 64, "numa01"):
+            r["traffic"]["tail"] = {"local": 0.7, "per_miss": 1.3}
+        self.assert_fails("numa01, 64K")
+
+    def test_possible_ratio_is_wanted(self):
+        """The best placement gets there, so the way to it does not count."""
+        for r in of(self.data, "patched", 64, "numa02"):
+            r["traffic"]["modelled"] = 0.75 * MISSES * 1.5
+        self.assert_fails("numa02, 64K")
+
+    def test_worse_than_base(self):
+        for r in of(self.data, "patched", 2048, "numa02_SMT"):
+            r["traffic"]["modelled"] *= 1.05
+        self.assert_fails("numa02_SMT, 2M")
+
+    def test_better_than_base(self):
+        for r in of(self.data, "patched", 2048):
+            r["traffic"]["modelled"] *= 0.9
+        self.assertEqual(self.failed(), [])
+
+    def test_cost(self):
+        self.data["cost"] = {"copied": 8, "costs": [], "latency": []}
+        self.assert_fails("cost of one THP")
+
+    def test_cost_is_judged_in_a_quick_run(self):
+        self.data = results(2, quick=True)
+        self.data["cost"] = {"copied": 8, "costs": [], "latency": []}
+        self.assertIn("cost of one THP", self.failed())
+        self.assertEqual(self.data["verdict"], "fail")
+
+    def test_guest_is_graver(self):
+        self.data["guests"].append({"what": "off 2", "verdict": "crash", "why": "BUG"})
+        bench_report.finish(self.data)
+        self.assertEqual(self.data["verdict"], "crash")
+
+    def test_quick_does_not_judge_means(self):
+        self.data = results(2, quick=True)
+        for r in of(self.data, "patched", 64):
+            r["traffic"]["tail"] = {"local": 0.7, "per_miss": 1.3}
+        self.assertTrue(self.failed())
+        self.assertEqual(self.data["verdict"], "pass")
+        self.assertIn("(no)", "\n".join(bench_report.check_lines(self.data)))
+
+    def test_nothing_measured(self):
+        self.data["runs"] = []
+        self.assertTrue(self.failed())
+        self.assertEqual(self.data["verdict"], "fail")
+        self.assertIn("FAIL", bench_report.text(self.data))
+        self.assertIn("</html>", bench_report.html(self.data))
+
+
+class Way(unittest.TestCase):
+    @staticmethod
+    def mean(value, ci=None):
+        return {"mean": value, "ci": ci}
+
+    def test_ends(self):
+        for x, want in ((20, 0), (10, 1), (15, 0.5)):
+            gone = bench_report.way(self.mean(x), self.mean(20), self.mean(10))
+            self.assertEqual(gone, {"mean": want, "ci": None})
+
+    def test_errors_are_carried(self):
+        gone = bench_report.way(self.mean(15, 1), self.mean(20, 1), self.mean(10, 1))
+        self.assertAlmostEqual(gone["ci"], (1 + 0.25 + 0.25) ** 0.5 / 10)
+
+    def test_no_way(self):
+        self.assertIsNone(bench_report.way(self.mean(15), self.mean(10), self.mean(10)))
+        self.assertIsNone(bench_report.way(self.mean(None), self.mean(20), self.mean(10)))
+
+
+class Page(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.data = results(2)
+        bench_report.finish(cls.data)
+        cls.page = bench_report.html(cls.data)
+
+    def test_nothing_outside(self):
+        for word in ("<script", "<img", "<link", "@import", 'href="http', "url(http"):
+            self.assertNotIn(word, self.page)
+
+    def test_checks_come_first(self):
+        self.assertLess(self.page.index("Checks"), self.page.index("Modelled memory time"))
+
+    def test_plots_and_tables(self):
+        self.assertGreater(self.page.count("<svg"), 20)
+        for text in (self.page, bench_report.markdown(self.data), bench_report.text(self.data)):
+            for title, *_ in bench_report.tables(self.data) + bench_report.cost_tables(self.data):
+                self.assertIn(title, text)
+
+    def test_ids_of_plots_do_not_clash(self):
+        ids = re.findall(r'id="([^"]*)"', self.page)
+        self.assertTrue(ids)
+        self.assertEqual(len(ids), len(set(ids)))
+
+    def test_mean_course(self):
+        course = bench_plots.mean_course([[(1, 0), (2, 10)], [(1, 10), (2, 20)], []], bins=2)
+        self.assertEqual(course, [(1, 5), (2, 15)])
+
+    def test_empty_slices_weigh_nothing(self):
+        slices = [[1, 0, [100, 100]], [2, 2, [1, 1]], [3, 0, [0, 0]]]
+        course = bench_plots.local_traffic({"traffic": {"slices": slices}})
+        self.assertEqual([t for t, _ in course], [1, 2, 3])
+        self.assertTrue(all(v < 1 for _, v in course))
+        self.assertEqual(bench_plots.local_traffic({"traffic": {"slices": slices[2:]}}), [])
+
+    def test_faults_between_samples(self):
+        r = {"samples": [{"t": 1, "numa_hint_faults": 10, "numa_hint_faults_local": 5},
+                         {"t": 2, "numa_hint_faults": 20, "numa_hint_faults_local": 15}]}
+        self.assertEqual(bench_plots.local_faults(r), [(1, 50), (2, 100)])
+        self.assertEqual(bench_plots.local_faults({"samples": [{"t": 1}]}), [])
+
+
+class Compare(Folder):
+    def put(self, name, data):
+        folder = self.tmp / name
+        folder.mkdir()
+        (folder / "results.json").write_text(json.dumps(data))
+        return str(folder)
+
+    def test_rows_in_common(self):
+        a, b = results(3), results(3, quick=True)
+        b["host_cpus"] = 4
+        for r in of(b, "patched", 64, "numa02"):
+            r["traffic"]["modelled"] *= 2
+        text = "\n".join(bench_compare.lines(a, b))
+        self.assertIn("host_cpus: A 2, B 4", text)
+        self.assertNotIn("128K", text)
+        row = next(s for s in text.splitlines() if " 2.0" in s and "modelled" in s)
+        self.assertIn("<0.001", row)
+
+    def test_alike(self):
+        self.assertIn("A and B were run alike.", bench_compare.lines(results(2), results(2)))
+
+    def test_no_bench(self):
+        for data, words in (({"runs": [1]}, "no result of `make bench`"),
+                            ([], "no result of `make bench`"),
+                            ({"bench": 1, "runs": []}, "no result of `make bench`")):
+            with mock.patch.dict(os.environ, A=self.put(f"x{len(str(data))}", data)), \
+                    self.assertRaisesRegex(Failure, words):
+                bench_compare.load("A")
+
+    def test_no_folder(self):
+        with mock.patch.dict(os.environ, A=str(self.tmp / "none")), \
+                self.assertRaisesRegex(Failure, "no results.json"):
+            bench_compare.load("A")
+        with mock.patch.dict(os.environ, A=""), self.assertRaisesRegex(Failure, "missing"):
+            bench_compare.load("A")
+
+    def test_costs(self):
+        a, b = results(2), results(2)
+        b["cost"] = {"copied": 8, "costs": [r | {"median": 2 * r["median"]}
+                                            for r in COSTS["costs"][:1]], "latency": []}
+        r = COSTS["costs"][0]
+        row = [s for s in bench_compare.lines(a, b) if s.startswith(f"{r['what']}, ")]
+        self.assertEqual(len(row), 1)
+        self.assertEqual(row[0].split()[-1], "2.000")
+
+
+if __name__ == "__main__":
+    unittest.main()
