@@ -460,8 +460,9 @@ def _table_html(table):
         return f"<{kind}{' class=text' if i < left else ''}>{escape(value)}</{kind}>"
     lines = [f"<h2>{escape(title)}</h2><div class=wide><table><thead><tr>",
              *(cell("th", i, h) for i, h in enumerate(head)), "</tr></thead><tbody>"]
+    grouped = any(not row[0] for row in rows)
     for row in rows:
-        lines.append(f"<tr{' class=first' if row[0] else ''}>"
+        lines.append(f"<tr{' class=first' if grouped and row[0] else ''}>"
                      + "".join(cell("td", i, v) for i, v in enumerate(row)) + "</tr>")
     return "\n".join(lines + ["</tbody></table></div>"])
 
