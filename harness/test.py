@@ -292,7 +292,8 @@ def _all(todo, only, tree, known, folder, cases, kinds):
     """Everything that step_test was asked for; adds to `cases` and `kinds` as it goes.
 
     First all kernels are built, then as many guests run at a time as there are
-    CPUs: an emulated guest keeps little more than one of them busy.
+    CPUs: an emulated guest keeps little more than one of them busy.  Those of the
+    slowest architecture begin, or the last one would run alone for long.
     """
     if not only:
         say("the harness' own tests")
@@ -314,8 +315,9 @@ def _all(todo, only, tree, known, folder, cases, kinds):
 
     with ThreadPoolExecutor(kernels.jobs()) as pool:
         try:
-            for (arch, flavor), found in zip(built, pool.map(run, built.values())):
-                name = f"{arch.name}-{flavor}"
+            begun = {kind: pool.submit(run, kernel) for kind, kernel in slowest_first(built)}
+            for arch, flavor in built:
+                name, found = f"{arch.name}-{flavor}", begun[arch, flavor].result()
                 ktap.write(folder, name, found)
                 print(f"{name}: {ktap.summary(found)}", flush=True)
                 show(found)
@@ -328,6 +330,11 @@ def _all(todo, only, tree, known, folder, cases, kinds):
     if not only:
         say("the harness' own tests with guests")
         cases += own("guest_*.py", folder)
+
+
+def slowest_first(built):
+    """[(what, kernel)] of a dict: the slower its guests, the earlier; else as they are."""
+    return sorted(built.items(), key=lambda item: -getattr(item[1], "slow", 0))
 
 
 def _built(arch, flavor, tree):

@@ -44,6 +44,14 @@ class Select(unittest.TestCase):
             test.select("nonsense", KNOWN)
 
 
+class Order(unittest.TestCase):
+    def test_slowest_first(self):
+        built = {"a": mock.Mock(slow=1), "failed": "a case", "b": mock.Mock(slow=4),
+                 "c": mock.Mock(slow=1)}
+        self.assertEqual([what for what, _ in test.slowest_first(built)],
+                         ["b", "a", "c", "failed"])
+
+
 class Stress(unittest.TestCase):
     def minutes(self, text):
         with mock.patch.dict("os.environ", MINUTES=text):
