@@ -28,6 +28,12 @@ echo '{"test": "'$1'", "seconds": 2, "written_mib": 2048, "vmstat": {}}'
 """
 
 
+def default_signals():
+    """As from a terminal: a shell cannot trap what was ignored when it began."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Machine(test_common.Folder):
     """A machine: nodes with memory, nodes with CPUs."""
 
@@ -162,13 +168,17 @@ class Runs(Machine):
             (self.tmp / "begun").unlink(missing_ok=True)
             with subprocess.Popen([RUN, "-o", self.tmp / f"out{code}", "-p",
                                    self.tmp / "programs", "numa01"], env=self.env(FAKE="hang"),
-                                  stdout=subprocess.DEVNULL) as script:
+                                  stdout=subprocess.DEVNULL,
+                                  preexec_fn=default_signals) as script:
                 end = time.monotonic() + 60
                 while not (self.tmp / "begun").exists() and time.monotonic() < end:
                     time.sleep(0.05)
-                self.assertNotEqual(self.settings(), before)
-                script.send_signal(number)
-                self.assertEqual(script.wait(60), code)
+                try:
+                    self.assertNotEqual(self.settings(), before)
+                    script.send_signal(number)
+                    self.assertEqual(script.wait(60), code)
+                finally:
+                    script.kill()
             self.assertEqual(self.settings(), before)
 
     def test_results_are_not_overwritten(self):
