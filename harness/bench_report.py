@@ -131,16 +131,7 @@ def finish(data):
     """Add to the results all that follows from the records."""
     data["summary"] = [_row(data, row) for row in keys(data)]
     data["checks"] = checks(data)
-    data["verdict"] = verdict(data)
-
-
-def verdict(data):
-    """The gravest of the guests, else fail where a check that is judged does not hold."""
-    seen = {g["verdict"] for g in data["guests"]}
-    for grave in ("crash", "timeout", "lost", "infra", "fail"):
-        if grave in seen:
-            return grave
-    return "pass" if all(c["ok"] for c in data["checks"] if c["judged"]) else "fail"
+    data["verdict"] = report.verdict(data)
 
 
 # Checks ---------------------------------------------------------------------

@@ -12,7 +12,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -103,21 +102,11 @@ static void write_turns(struct writer *w, int until)
 	}
 }
 
-static void bind_to_cpu(int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	if (sched_setaffinity(0, sizeof(set), &set))
-		die("cannot run on CPU %d: %s", cpu, strerror(errno));
-}
-
 static void *writer_main(void *arg)
 {
 	struct writer *w = arg;
 
-	bind_to_cpu(w->cpu);
+	mem_run_on_cpu(w->cpu);
 	pthread_barrier_wait(&go);
 	mem_bind_thread(-1);
 	if (w->id == 0)

@@ -353,6 +353,16 @@ void mem_run_on(int node)
 		die("cannot run on the CPUs of node %d: %s", node, strerror(errno));
 }
 
+void mem_run_on_cpu(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	if (sched_setaffinity(0, sizeof(set), &set))
+		die("cannot run on CPU %d: %s", cpu, strerror(errno));
+}
+
 int mem_beside(int node, int nodes, bool far)
 {
 	int distance[MEM_NODES], found = -1;

@@ -31,7 +31,8 @@ char *mem_map_pages(size_t size, size_t page);
 /*
  * Allow THP of @page bytes to who asks for them, of no other size, until this
  * process ends; @page may be that of base pages, then none.  The kernel must
- * have the size; one with a single size has no settings by size, none are made.  mem_put_back() is for who ends without exit().
+ * have the size; one with a single size has no settings by size, none are made.
+ * mem_put_back() is for who ends without exit().
  */
 void mem_allow_pages(size_t page);
 void mem_put_back(void);
@@ -58,6 +59,8 @@ void mem_move(void *addr, int node);
 int mem_node_cpus(int node);
 /* Bind the calling thread to the CPUs of a node. */
 void mem_run_on(int node);
+/* The same, to one CPU. */
+void mem_run_on_cpu(int cpu);
 /*
  * Of nodes 0 to @nodes - 1, that with memory nearest to @node, itself if it has
  * any; or the farthest one but itself.

@@ -8,7 +8,6 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -61,16 +60,6 @@ static const struct test {
 	{ "large",  load,           1, 0, LARGE, 3 },
 };
 
-static void bind_to_cpu(int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	if (sched_setaffinity(0, sizeof(set), &set))
-		die("cannot run on CPU %d: %s", cpu, strerror(errno));
-}
-
 /*
  * What is read in between lies on the stack, so on the other node; constants lie
  * in the page cache, on any.
@@ -108,7 +97,7 @@ int main(int argc, char **argv)
 	cpu = mem_number("CPU", argv[1], 0);
 	node = mem_number("NODE", argv[2], 0);
 	other = mem_number("OTHER", argv[3], 0);
-	bind_to_cpu(cpu);
+	mem_run_on_cpu(cpu);
 	mem_bind_thread(other);
 	/* Once more, now with stack and data on the other node from the start. */
 	if (argc == 4) {
