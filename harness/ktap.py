@@ -201,9 +201,8 @@ def write(folder, name, cases):
     """Write <name>.json and <name>.xml (JUnit) into a folder."""
     (folder / f"{name}.json").write_text(
         json.dumps([asdict(c) for c in cases], indent=1) + "\n", encoding="utf-8")
-    bad = [c for c in cases if c.verdict not in ("pass", "skip")]
     suite = ET.Element("testsuite", name=name, tests=str(len(cases)),
-                       failures=str(len(bad)),
+                       failures=str(len(failed(cases))),
                        skipped=str(sum(c.verdict == "skip" for c in cases)))
     for c in cases:
         group, _, short = c.name.rpartition(".")
@@ -222,11 +221,15 @@ def _clean(text):
     return re.sub(r"[^\t\n\x20-\ud7ff\ue000-\ufffd]", "?", text)
 
 
+def failed(cases):
+    """Those that did not end well, whatever it was."""
+    return [c for c in cases if c.verdict not in ("pass", "skip")]
+
+
 def total(cases):
-    """(passed, failed, skipped); whatever did not end well has failed."""
-    passed = sum(c.verdict == "pass" for c in cases)
-    skipped = sum(c.verdict == "skip" for c in cases)
-    return passed, len(cases) - passed - skipped, skipped
+    """(passed, failed, skipped)."""
+    return (sum(c.verdict == "pass" for c in cases), len(failed(cases)),
+            sum(c.verdict == "skip" for c in cases))
 
 
 def summary(cases):

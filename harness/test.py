@@ -282,6 +282,7 @@ def step_test():
     write_file(folder / "table.md", table + "\n")
     if len(kinds) > 1:
         print(table, flush=True)
+        show(ktap.failed(cases))
     say(f"results: {folder}")
     write_file(folder / "summary", ktap.summary(cases) + "\n")
     print(ktap.summary(cases), flush=True)

@@ -144,6 +144,9 @@ class Total(unittest.TestCase):
     CASES = [ktap.Case("a.b", "pass"), ktap.Case("a.c", "skip", "no \x01node"),
              ktap.Case("a.d", "fail", "x"), ktap.Case("a.e", "crash"), ktap.Case("a.f")]
 
+    def test_failed(self):
+        self.assertEqual([c.name for c in ktap.failed(self.CASES)], ["a.d", "a.e", "a.f"])
+
     def test_summary(self):
         self.assertEqual(ktap.summary(self.CASES), "1 passed, 3 failed, 1 skipped")
 
