@@ -10,6 +10,7 @@ import re
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 from harness import arches, kernel as kernels, install, ktap, machine, report, rootfs, series
 from harness.common import (EXIT_CODES, NOT_RUN, ROOT, Failure, new_results, reason,
@@ -182,7 +183,8 @@ def plan(chosen):
 
 
 def guests(kernel, tests, programs, folder, where=""):
-    """Run programs of the folder `tests` in guests; their cases.
+    """[function that boots a guest, runs programs of the folder `tests` in it and returns
+    their cases]: one for each kind of guest that they want, that of the most first.
 
     kernel: kernel.Kernel.  programs: names, 'kunit' among them for the suites.
     """
@@ -190,12 +192,14 @@ def guests(kernel, tests, programs, folder, where=""):
     groups = {}
     for name in programs:
         groups.setdefault(asked.get(name, Want()), []).append(name)
-    cases = []
-    for number, (want, names) in enumerate(groups.items(), 1):
+
+    def job(number, want, names):
         say(f"{where}guest {number} of {len(groups)}, {want.topology} {want.boot}".rstrip()
             + f": {', '.join(names)}")
-        cases += one_guest(kernel, want, names, tests, folder / f"guest-{number}", where)
-    return cases
+        return one_guest(kernel, want, names, tests, folder / f"guest-{number}", where)
+
+    most = sorted(groups.items(), key=lambda g: -len(g[1]))
+    return [partial(job, n, want, names) for n, (want, names) in enumerate(most, 1)]
 
 
 def one_guest(kernel, want, names, tests, folder, where="", cases=(), race=0, more=0):
@@ -293,8 +297,8 @@ def _all(todo, only, tree, known, folder, cases, kinds):
     """Everything that step_test was asked for; adds to `cases` and `kinds` as it goes.
 
     First all kernels are built, then as many guests run at a time as there are
-    CPUs: an emulated guest keeps little more than one of them busy.  Those of the
-    slowest architecture begin, or the last one would run alone for long.
+    CPUs: an emulated guest keeps little more than one of them busy.  Those that take
+    longest begin, or the last one would run alone for long.
     """
     if not only:
         say("the harness' own tests")
@@ -302,23 +306,31 @@ def _all(todo, only, tree, known, folder, cases, kinds):
     built = {(arch, flavor): _built(arch, flavor, tree) for arch, flavor in todo}
     programs, wanted = select(only, known)
 
-    def run(kernel):
+    def jobs(kernel):
         if isinstance(kernel, ktap.Case):
-            return [kernel]
+            return [lambda: [kernel]]
         name = f"{kernel.arch.name}-{kernel.flavor}"
         (folder / name).mkdir()
         write_file(folder / name / "config", kernel.config.read_bytes())
-        found = guests(kernel, rootfs.selftests(kernel.arch, tree), programs, folder / name,
-                       f"{name}: ")
+        return guests(kernel, rootfs.selftests(kernel.arch, tree), programs, folder / name,
+                      f"{name}: ")
+
+    def chosen(kernel, found):
+        if isinstance(kernel, ktap.Case):
+            return found
         found = [c for c in found
                  if wanted(c.name) or c.verdict not in ("pass", "skip", "fail", NOT_RUN)]
         return found or [ktap.Case(only, "fail", "was not run by its program")]
 
     with ThreadPoolExecutor(kernels.jobs()) as pool:
         try:
-            begun = {kind: pool.submit(run, kernel) for kind, kernel in slowest_first(built)}
+            begun = {kind: [] for kind in built}
+            for kind, job in longest_first({k: (v, jobs(v)) for k, v in built.items()}):
+                begun[kind].append(pool.submit(job))
             for arch, flavor in built:
-                name, found = f"{arch.name}-{flavor}", begun[arch, flavor].result()
+                name = f"{arch.name}-{flavor}"
+                found = chosen(built[arch, flavor],
+                               [c for b in begun[arch, flavor] for c in b.result()])
                 ktap.write(folder, name, found)
                 print(f"{name}: {ktap.summary(found)}", flush=True)
                 show(found)
@@ -333,9 +345,12 @@ def _all(todo, only, tree, known, folder, cases, kinds):
         cases += own("guest_*.py", folder)
 
 
-def slowest_first(built):
-    """[(what, kernel)] of a dict: the slower its guests, the earlier; else as they are."""
-    return sorted(built.items(), key=lambda item: -getattr(item[1], "slow", 0))
+def longest_first(plan):
+    """[(what, job)] of {what: (kernel, its jobs)}: the first job of each kernel, that of
+    the slower one earlier, then the second of each."""
+    found = [(n, -getattr(kernel, "slow", 0), what, job)
+             for what, (kernel, jobs) in plan.items() for n, job in enumerate(jobs)]
+    return [(what, job) for _, _, what, job in sorted(found, key=lambda f: f[:2])]
 
 
 def _built(arch, flavor, tree):

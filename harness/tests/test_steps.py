@@ -45,11 +45,11 @@ class Select(unittest.TestCase):
 
 
 class Order(unittest.TestCase):
-    def test_slowest_first(self):
-        built = {"a": mock.Mock(slow=1), "failed": "a case", "b": mock.Mock(slow=4),
-                 "c": mock.Mock(slow=1)}
-        self.assertEqual([what for what, _ in test.slowest_first(built)],
-                         ["b", "a", "c", "failed"])
+    def test_longest_first(self):
+        plan = {"a": (mock.Mock(slow=1), [1, 2]), "failed": ("a case", [3]),
+                "b": (mock.Mock(slow=4), [4, 5])}
+        self.assertEqual(test.longest_first(plan),
+                         [("b", 4), ("a", 1), ("failed", 3), ("b", 5), ("a", 2)])
 
 
 class Stress(unittest.TestCase):
