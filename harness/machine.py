@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import tarfile
 import tempfile
+import threading
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -271,6 +272,7 @@ class Status:
 
 
 _accel = {}
+_trying = threading.Lock()
 
 
 def accelerator(machine, kernel, initrds):
@@ -286,13 +288,15 @@ def accelerator(machine, kernel, initrds):
         return wish
     if os.uname().machine not in arch.uname or not os.access("/dev/kvm", os.W_OK):
         return "tcg"
-    if arch.name not in _accel:
-        with tempfile.TemporaryDirectory() as folder:
-            trial = replace(machine, accel="kvm", timeout=10, slow=1, boot="", options=())
-            out = run(trial, kernel, initrds, Job((Task("true", "true"),)), folder)
-        _accel[arch.name] = "kvm" if out.verdict == "pass" else "tcg"
-        if out.verdict != "pass":
-            say(f"KVM does not run guests here ({out.verdict}): using TCG")
+    # Guests of a kernel start together: the first one tries for all.
+    with _trying:
+        if arch.name not in _accel:
+            with tempfile.TemporaryDirectory() as folder:
+                trial = replace(machine, accel="kvm", timeout=10, slow=1, boot="", options=())
+                out = run(trial, kernel, initrds, Job((Task("true", "true"),)), folder)
+            _accel[arch.name] = "kvm" if out.verdict == "pass" else "tcg"
+            if out.verdict != "pass":
+                say(f"KVM does not run guests here ({out.verdict}): using TCG")
     return _accel[arch.name]
 
 
