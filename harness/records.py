@@ -80,9 +80,11 @@ def guest_record(kernel, what, outcome):
             "folder": Path(outcome.folder).name}
 
 
-# KiB of the kernel's pages, the base page first: what each guest records.
+# KiB of the kernel's pages, the base page first: what each guest records.  A size without
+# `enabled`, which later kernels have, is one of page cache only.
 PAGE_KIB = r"""{ awk '/^KernelPageSize/ {print $2; exit}' /proc/self/smaps
-ls /sys/kernel/mm/transparent_hugepage | sed -n 's/^hugepages-\(.*\)kB$/\1/p' | sort -n
+ls /sys/kernel/mm/transparent_hugepage/*/enabled 2>/dev/null |
+sed -n 's|.*/hugepages-\(.*\)kB/enabled$|\1|p' | sort -n
 } > /results/page_kib"""
 
 

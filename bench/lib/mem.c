@@ -138,8 +138,11 @@ void mem_put_back(void)
 		put_word(size_files[i].path, size_files[i].word);
 }
 
-/* The file of a size, and the word of it that is in brackets. */
-static void remember(const char *size)
+/*
+ * The file of a size, and the word of it that is in brackets; false: there is
+ * none.  Later kernels have a size of page cache only: no anonymous page has it.
+ */
+static bool remember(const char *size)
 {
 	struct size_file *s = &size_files[nr_size_files];
 	char line[128] = "", *word;
@@ -147,11 +150,14 @@ static void remember(const char *size)
 
 	snprintf(s->path, sizeof(s->path), THP_SYS "%s/enabled", size);
 	f = fopen(s->path, "r");
+	if (!f && errno == ENOENT)
+		return false;
 	if (!f || !fgets(line, sizeof(line), f) || !(word = strchr(line, '[')) ||
 	    sscanf(word, "[%31[^]]", s->word) != 1)
 		die("cannot read %s", s->path);
 	fclose(f);
 	nr_size_files++;
+	return true;
 }
 
 void mem_allow_pages(size_t page)
@@ -161,10 +167,8 @@ void mem_allow_pages(size_t page)
 	size_t kib;
 
 	for (struct dirent *d; dir && (d = readdir(dir)) && nr_size_files < SIZES;)
-		if (sscanf(d->d_name, "hugepages-%zukB", &kib) == 1) {
-			remember(d->d_name);
+		if (sscanf(d->d_name, "hugepages-%zukB", &kib) == 1 && remember(d->d_name))
 			found |= kib == page >> 10;
-		}
 	if (dir)
 		closedir(dir);
 	/* A kernel with THP of one size has no file for it. */

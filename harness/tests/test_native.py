@@ -50,6 +50,8 @@ class Machine(test_common.Folder):
         self.file(f"{THP}/enabled", "always madvise [never]")
         for kib in sizes:
             self.file(f"{THP}/hugepages-{kib}kB/enabled", "always [inherit] madvise never")
+        # Later kernels have a size of page cache only
+        self.file(f"{THP}/hugepages-8kB/shmem_enabled", "always [never]")
         self.file("proc/sys/kernel/numa_balancing", "3")
         for name in ("scan_delay_ms", "scan_period_min_ms", "scan_period_max_ms"):
             self.file(f"proc/sys/kernel/numa_balancing_{name}", "1000")
@@ -150,6 +152,14 @@ class Runs(Machine):
         self.assertEqual([c.split("-s")[1] for c in self.calls()[::4]], [" 0 -k 4", " 0"])
         runs = native.read(self.tmp / "out")["runs"]
         self.assertEqual([r["page_kib"] for r in runs], [4] * 4 + [2048] * 4)
+
+    def test_sizes_of_page_cache_only(self):
+        self.machine(sizes=(64,))
+        for kib in (16, 2048):
+            self.file(f"{THP}/hugepages-{kib}kB/shmem_enabled", "always [never]")
+        self.assertEqual(self.run_script("-n", "1", "-m", "64", "numa02").returncode, 0)
+        self.assertEqual([c.split("-s")[1] for c in self.calls()[::4]],
+                         [" 0 -k 4", " 0 -k 64", " 0"])
 
     def test_failures_are_kept(self):
         self.machine(sizes=())
