@@ -5,6 +5,7 @@ import lzma
 import os
 import random
 import re
+import subprocess
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -299,6 +300,23 @@ class Trial(Folder):
 
     def test_good(self):
         self.assertEqual(bench.lacks(self.guest(), bench.PEER), "")
+
+    def sizes(self, page_kib):
+        """KiB that the trial asks for on a kernel with these sizes of pages."""
+        (self.tmp / "page_kib").write_text("".join(f"{k}\n" for k in page_kib))
+        (self.tmp / "pmd_kib").write_text("2048\n")
+        words = [t.command.replace("/results", str(self.tmp)).replace("./autonuma.run", "echo")
+                 for t in bench.TRIALS]
+        return [subprocess.check_output(["sh", "-c", w], text=True).split()[-1] for w in words]
+
+    def test_sizes_are_tried(self):
+        self.assertEqual(self.sizes([4, 16, 64, 2048]), ["2048", "64"])
+        self.assertEqual(self.sizes([4]), ["2048", "4"])
+
+    def test_one_size_fails(self):
+        out = self.guest()
+        out.done["trial-small"] = Done("trial-small", 1, lines=["cannot read enabled"])
+        self.assertEqual(bench.lacks(out, bench.PEER), "trial-small: cannot read enabled")
 
     def test_no_ports(self):
         self.assertIn("virtio-serial", bench.lacks(self.guest("\x01boot\n", verdict="lost"),
