@@ -47,9 +47,10 @@ def module_folder(image):
     """Folder of the modules of an image: beside it, as in its package, or the system's; or None."""
     name = release(image)
     for root in (image.parent.parent, Path("/")):
-        folder = root / "lib" / "modules" / name
-        if name and folder.is_dir():
-            return folder
+        # Newer packages have them below usr, which /lib leads to once they are installed.
+        for folder in (root / "lib" / "modules" / name, root / "usr" / "lib" / "modules" / name):
+            if name and folder.is_dir():
+                return folder
     return None
 
 

@@ -212,6 +212,13 @@ class Peer(Folder):
                          ["virtio_pci_modern", "virtio", "virtio_pci", "virtio_ring",
                           "virtio_console"])
 
+    def test_below_usr(self):
+        image, folder = self.package()
+        (self.tmp / "usr" / "lib").mkdir(parents=True)
+        folder.mkdir(parents=True)
+        (self.tmp / "lib/modules").rename(self.tmp / "usr/lib/modules")
+        self.assertEqual(peer.module_folder(image), self.tmp / "usr/lib/modules/6.1.0-1")
+
     def test_kernel(self):
         image, folder = self.package()
         folder.mkdir(parents=True)
