@@ -65,12 +65,21 @@ class Read(Lines):
         short["cpus"][0]["user"]["loads"] = [1]
         lost = record()
         del lost["cpus"][1]["kernel"]["stores"]
-        cut = json.dumps(record())[:100]
+        cut = json.dumps(record())[:100] + "\n"
         for line in (cut, "7\n", "[]\n", "{}\n", "\n", short, lost, record(slices=[[[1, 2]]]),
                      record(slices=[[[1], [2]]]), record(cpus=None), record(nodes=3)):
             with self.subTest(line=line), \
                     self.assertRaisesRegex(Failure, "meter:2: not a record of the meter: "):
                 self.read(record(), line)
+
+
+    def test_cut_at_the_end(self):
+        cut = json.dumps(record(phase="q"))[:100]
+        self.assertEqual([p.name for p in self.read(record(), cut)], ["p"])
+        with self.assertRaisesRegex(Failure, "meter:1: not a record of the meter: "):
+            self.read(cut + "\n", record())
+        with self.assertRaisesRegex(Failure, "meter:2: not a record of the meter: "):
+            self.read(record(), '{"error": "the no')
 
 
 class Shares(Lines):
