@@ -261,7 +261,7 @@ class Bench:
     def __init__(self, arch, built, share, plugin, folder, data):
         self.arch, self.built, self.share = arch, built, share
         self.plugin, self.folder, self.data = plugin, folder, data
-        self.pace = remembered_pace()
+        self.pace = remembered_pace(data["arch"])
 
     def guest(self, column, todo, where, listener=None):
         """A metered guest of a column: its outcome."""
@@ -320,7 +320,6 @@ class Bench:
             where = "" if column.bound else f", memory starts on node {boot % 2}"
             say(f"guest {number + 1} of {len(guests)}: {column.name}{where}{left}")
             self.one(plan, column, boot)
-        write_file(pace_path(), json.dumps(self.pace, indent=1) + "\n")
 
     def one(self, plan, column, boot):
         """One guest of a plan; its records go into the results."""
@@ -340,6 +339,7 @@ class Bench:
         if about["verdict"] == "pass":
             self.pace["boot"] = (out.seconds - sum(r["seconds"] for r in found)) / len(todo)
         measure.save(self.folder, self.data)
+        remember_pace(self.data["arch"], self.pace)
 
 
 def lacks(outcome, column):
@@ -360,14 +360,26 @@ def pace_path():
     return build_dir() / "bench-pace.json"
 
 
-def remembered_pace():
-    """{what: seconds}: "boot" for a run besides its time, cost_name() for all of cost.measure(),
-    and "<column>-<workload>-<KiB>" for a MiB written; {} without an earlier run."""
+def _paces():
+    """{architecture: its pace} of earlier runs; {} if there are none."""
     try:
-        pace = json.loads(pace_path().read_text(encoding="utf-8"))
-        return {str(k): float(v) for k, v in pace.items()}
+        paces = json.loads(pace_path().read_text(encoding="utf-8"))
+        return {arch: {str(k): float(v) for k, v in pace.items()}
+                for arch, pace in paces.items()}
     except (OSError, ValueError, AttributeError, TypeError):
         return {}
+
+
+def remembered_pace(arch):
+    """{what: seconds} of an architecture: "boot" for a run besides its time, cost_name() for all
+    of cost.measure(), and "<column>-<workload>-<KiB>" for a MiB written; {} without an earlier
+    run."""
+    return _paces().get(arch, {})
+
+
+def remember_pace(arch, pace):
+    """Keep the pace of an architecture beside those of the others."""
+    write_file(pace_path(), json.dumps(_paces() | {arch: pace}, indent=1) + "\n")
 
 
 def cost_name(quick):

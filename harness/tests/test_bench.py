@@ -167,10 +167,18 @@ class Estimate(unittest.TestCase):
 
 class Pace(Folder):
     def test_damaged(self):
-        for text in ("[1]", "{", '{"boot": "soon"}'):
-            (self.tmp / "bench-pace.json").write_text(text)
-            with mock.patch.dict(os.environ, BUILD=str(self.tmp)):
-                self.assertEqual(bench.remembered_pace(), {})
+        for text in ("[1]", "{", '{"boot": 1.5}', '{"arch": {"boot": "soon"}}'):
+            bench.pace_path().parent.mkdir(exist_ok=True)
+            bench.pace_path().write_text(text)
+            self.assertEqual(bench.remembered_pace("arch"), {})
+
+    def test_by_architecture(self):
+        bench.remember_pace("one", {"boot": 1})
+        bench.remember_pace("two", {"boot": 2})
+        bench.remember_pace("two", {"boot": 3})
+        self.assertEqual(bench.remembered_pace("one"), {"boot": 1})
+        self.assertEqual(bench.remembered_pace("two"), {"boot": 3})
+        self.assertEqual(bench.remembered_pace("three"), {})
 
 
 class Options(Folder):
@@ -382,7 +390,14 @@ class Guests(Folder):
                          len(plan.guests()) - 1)
         self.assertEqual(data["guests"][-1]["why"].split(": ")[1], "killed")
         self.assertTrue((self.tmp / "results.json").exists())
-        self.assertEqual(bench.remembered_pace()["patched-numa02-64"], 0.2)
+        self.assertEqual(bench.remembered_pace("x86_64")["patched-numa02-64"], 0.2)
+
+    def test_pace_is_kept_after_each_guest(self):
+        data = results(1)
+        data.update(runs=[], guests=[])
+        plan = bench.plan_of(data, True)
+        bench.Bench(None, {}, None, None, self.tmp, data).one(plan, bench.PATCHED, 0)
+        self.assertEqual(bench.remembered_pace("x86_64")["patched-numa02-64"], 0.2)
 
 
 class Checks(unittest.TestCase):
