@@ -25,7 +25,7 @@ WORKLOADS = {"numa01": (32, 150), "numa01_THREAD_ALLOC": (32, 300), "numa02": (6
 WRITES = {"numa01": 4, "numa01_THREAD_ALLOC": 2, "numa02": 1, "numa02_SMT": 1}
 SIZES = measure.SIZES           # KiB, besides base pages and those of a PMD
 QUICK_SIZES = (64,)             # ... besides those of a PMD only
-BOOTS = 8           # of each column; even, so that each is as often early as late
+BOOTS = 8           # of each column; four kinds: two directions (ABBA) with two start nodes
 QUICK_BOOTS = 2
 QUICK_PART = 3      # a quick run makes one of so many passes
 
@@ -193,15 +193,20 @@ def phase_name(workload, kib):
     return f"{workload}-{kib}"
 
 
+def start_node(boot):
+    """The node where memory starts: another one after two boots, which go through the columns
+    forward and back, so that neither is mistaken for the other."""
+    return boot // 2 % 2
+
+
 def tasks(plan, column, boot):
     """All rows of a column, of which a boot after the other has another one first.
 
-    The memory starts on node 0 in even boots and on node 1 in odd ones; a bound
-    has no such node.
+    A bound has no node where memory starts.
     """
     rows = plan.rows[column.name]
     first = boot * len(rows) // plan.boots
-    place = f"-b {column.bound}" if column.bound else f"-s {boot % 2}"
+    place = f"-b {column.bound}" if column.bound else f"-s {start_node(boot)}"
     return tuple(machine.Task(phase_name(workload, kib), f"./autonuma.run {workload} {place} "
                               f"-m {WORKLOADS[workload][0]} -p {plan.passes(workload)} -k {kib} "
                               f"-l -i {SAMPLE_MS}", 600)
@@ -317,7 +322,7 @@ class Bench:
             if number:
                 seconds = (time.monotonic() - begin) / number * (len(guests) - number)
                 left = f"; about {duration(seconds)} left"
-            where = "" if column.bound else f", memory starts on node {boot % 2}"
+            where = "" if column.bound else f", memory starts on node {start_node(boot)}"
             say(f"guest {number + 1} of {len(guests)}: {column.name}{where}{left}")
             self.one(plan, column, boot)
 

@@ -356,7 +356,8 @@ def about(data):
     most = data.get("plan", {}).get("boots", 0)
     said = [f"{data['arch']}, emulated (TCG), {sum(n['cpus'] for n in nodes)} vCPUs on "
             f"{len(nodes)} nodes, {data['host_cpus']} host CPUs; {most} runs of each row and "
-            "column, columns by turns (ABBA), memory starting on node 0 and 1 by turns."]
+            "column, columns by turns (ABBA), memory starting on "
+            f"node 0{' and 1 by turns of two' if most > 2 else ''}."]
     if data["quick"]:
         said.append(f"A quick run: {most} runs are too few to judge means by; checks in brackets "
                     "are shown and not judged.")

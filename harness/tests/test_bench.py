@@ -29,7 +29,7 @@ def record(column, boot, workload, kib, noise=0.01):
     whole, end = SHARES[column]
     chance = random.Random(f"{column} {boot} {workload} {kib}")
     whole = min(0.999, max(0.001, whole + chance.uniform(-noise, noise)))
-    start = None if column in ("hard", "inverse") else boot % 2
+    start = None if column in ("hard", "inverse") else bench.start_node(boot - 1)
     slices, samples, faults, near = [], [], 0, 0
     for i in range(1, 49):
         share = whole if column != "patched" else min(end, 0.5 + 0.02 * i)
@@ -126,6 +126,14 @@ class Plan(unittest.TestCase):
         self.assertTrue(all(" -b inverse " in t.command for t in bound))
         self.assertFalse(any(" -s " in t.command for t in bound))
         self.assertEqual(sorted(t.name for t in free), sorted(t.name for t in bound))
+
+    def test_start_is_not_the_direction(self):
+        """Each node as often with the columns forward as back."""
+        plan = self.plan()
+        seen = [(boot % 2, bench.tasks(plan, bench.PATCHED, boot)[0].command.split("-s ")[1][0])
+                for boot in range(plan.boots)]
+        self.assertEqual({s: seen.count(s) for s in seen},
+                         {(d, n): plan.boots // 4 for d in (0, 1) for n in "01"})
 
     def test_each_row_starts_elsewhere(self):
         plan = self.plan()
