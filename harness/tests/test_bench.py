@@ -360,7 +360,7 @@ class Guests(Folder):
 
     def setUp(self):
         super().setUp()
-        self.seen = []
+        self.seen, self.sysctls = [], {}
         for where, name, fake in (
                 (bench.Bench, "guest", self.run_guest), (bench, "say", lambda message: None),
                 (records, "say", lambda message: None),
@@ -384,7 +384,28 @@ class Guests(Folder):
                  "share_end": 1, "share_final": 1})])
         if len(self.seen) == 5 * bench.QUICK_BOOTS:
             done[todo[-1].name] = Done(todo[-1].name, 1, lines=["killed"])
-        return Outcome("pass", "", 30, where, done, [], "tcg")
+        out = Outcome("pass", "", 30, where, done, [], "tcg")
+        sysctls = "".join(f"{k} = {v}\n" for k, v in (column.sysctls() | self.sysctls).items())
+        out.file = {"sysctls": sysctls, "page_kib": "4\n64\n2048\n"}.get
+        return out
+
+    def one(self, column=bench.PATCHED):
+        """The results of a guest that is alone."""
+        data = results(1)
+        data.update(runs=[], guests=[])
+        plan = bench.plan_of(data, True)
+        bench.Bench(None, {}, None, None, self.tmp, data).one(plan, column, 0)
+        return data
+
+    def test_sysctl_is_another(self):
+        for column, value in ((bench.OFF, 1), (bench.PATCHED, 0)):
+            self.assertEqual(self.one(column)["guests"][0]["verdict"], "pass")
+            self.sysctls = {"kernel.numa_balancing": value}
+            data = self.one(column)
+            self.assertEqual((data["guests"][0]["verdict"], data["guests"][0]["why"]),
+                             ("fail", "kernel.numa_balancing was not as its column wants it"))
+            self.assertEqual(data["runs"], [])
+            self.sysctls = {}
 
     def test_all(self):
         data = results(1)
@@ -401,10 +422,7 @@ class Guests(Folder):
         self.assertEqual(bench.remembered_pace("x86_64")["patched-numa02-64"], 0.2)
 
     def test_pace_is_kept_after_each_guest(self):
-        data = results(1)
-        data.update(runs=[], guests=[])
-        plan = bench.plan_of(data, True)
-        bench.Bench(None, {}, None, None, self.tmp, data).one(plan, bench.PATCHED, 0)
+        self.one()
         self.assertEqual(bench.remembered_pace("x86_64")["patched-numa02-64"], 0.2)
 
 
