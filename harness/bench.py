@@ -124,7 +124,7 @@ def step_bench():
                                         quick)
     data["guests"] += guests
     bench.pace[cost_name(quick)] = time.monotonic() - begin
-    bench.run(plan)
+    bench.run(plan, trials)
     data["seconds"] = round(time.monotonic() - begin)
     bench_report.finish(data)
     measure.save(folder, data)
@@ -314,13 +314,14 @@ class Bench:
         say(f"{len(plan.guests())} guests with {n} runs, {plan.boots} of each kind: "
             f"about {duration(seconds)} from here")
 
-    def run(self, plan):
+    def run(self, plan, trials):
         """All guests of a plan."""
         begin, guests = time.monotonic(), plan.guests()
+        weights = [guest_seconds(plan, column, trials, self.pace) for column, _ in guests]
         for number, (column, boot) in enumerate(guests):
             left = ""
             if number:
-                seconds = (time.monotonic() - begin) / number * (len(guests) - number)
+                seconds = remaining(time.monotonic() - begin, weights, number)
                 left = f"; about {duration(seconds)} left"
             where = "" if column.bound else f", memory starts on node {start_node(boot)}"
             say(f"guest {number + 1} of {len(guests)}: {column.name}{where}{left}")
@@ -403,17 +404,28 @@ def cost_name(quick):
 
 def estimate(plan, trials, pace):
     """Seconds that a plan takes: by the pace of an earlier run, else by the trials."""
-    seconds = pace.get(cost_name(plan.quick), COST_SECONDS[plan.quick])
+    return pace.get(cost_name(plan.quick), COST_SECONDS[plan.quick]) + sum(
+        guest_seconds(plan, column, trials, pace) for column, _ in plan.guests())
+
+
+def guest_seconds(plan, column, trials, pace):
+    """Seconds that a guest of a column takes."""
     boot, by_trial = max(trials.values(), default=(BOOT_SECONDS, 0))
-    for column, _ in plan.guests():
-        rows = plan.rows[column.name]
-        seconds += pace["boot"] * len(rows) if "boot" in pace else boot
-        for workload, kib in rows:
-            rate = pace.get(f"{column.name}-{phase_name(workload, kib)}")
-            if rate is None:
-                rate = by_trial * (1 + TWICE_KIB / kib)
-            seconds += rate * work(plan, workload)
+    rows = plan.rows[column.name]
+    seconds = pace["boot"] * len(rows) if "boot" in pace else boot
+    for workload, kib in rows:
+        rate = pace.get(f"{column.name}-{phase_name(workload, kib)}")
+        if rate is None:
+            # Without balancing there are no hint faults.
+            rate = by_trial * (1 + column.balancing * TWICE_KIB / kib)
+        seconds += rate * work(plan, workload)
     return seconds
+
+
+def remaining(spent, weights, number):
+    """Seconds that are left after the first `number` guests, which took `spent`: the others take
+    as much more or less than their weights."""
+    return spent * sum(weights[number:]) / sum(weights[:number])
 
 
 def work(plan, workload):

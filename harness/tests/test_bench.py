@@ -168,6 +168,17 @@ class Estimate(unittest.TestCase):
                     for w, _ in plan.rows[c.name])
         self.assertAlmostEqual(bench.estimate(plan, {"base": (99, 99)}, pace), 7 + whole)
 
+    def test_hint_faults_are_of_balancing(self):
+        plan = bench.plan_of(results(1), False)
+        on, off = (bench.guest_seconds(plan, c, {"base": (10, 0.01)}, {})
+                   for c in (bench.PATCHED, bench.OFF))
+        self.assertGreater(on, off)
+        self.assertAlmostEqual(off, 10 + sum(0.01 * bench.work(plan, w)
+                                             for w, _ in plan.rows["off"]))
+
+    def test_left_is_by_weight(self):
+        self.assertEqual(bench.remaining(20, [1, 3, 2], 2), 10)
+
     def test_words(self):
         self.assertEqual(bench.duration(20), "1 min")
         self.assertEqual(bench.duration(3 * 3600 + 300), "3 h 05 min")
@@ -412,7 +423,7 @@ class Guests(Folder):
         data.update(runs=[], guests=[])
         plan = bench.plan_of(data, True)
         b = bench.Bench(None, {}, None, None, self.tmp, data)
-        b.run(plan)
+        b.run(plan, {})
         runs = sum(len(plan.rows[c.name]) for c, _ in plan.guests())
         self.assertEqual(len(data["runs"]), runs - 1)
         self.assertEqual([g["verdict"] for g in data["guests"]].count("pass"),
