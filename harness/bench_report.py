@@ -131,7 +131,22 @@ def finish(data):
     """Add to the results all that follows from the records."""
     data["summary"] = [_row(data, row) for row in keys(data)]
     data["checks"] = checks(data)
-    data["verdict"] = report.verdict(data)
+    data["verdict"] = verdict(data)
+
+
+def verdict(data):
+    """That of report.verdict(), without guests that are excused."""
+    return report.verdict(data | {"guests": [g for g in data["guests"] if not excused(data, g)]})
+
+
+def excused(data, guest):
+    """Whether a guest with runs just went away, and there are enough runs without it.
+
+    That is as likely the host's doing as the kernel's.  A crash, a hang and a
+    program that found something wrong are not.
+    """
+    return guest["verdict"] in ("lost", "infra") and "column" in guest and (
+        guest.get("repeated") == "pass" or not data["quick"] and _complete(data)["ok"])
 
 
 # Checks ---------------------------------------------------------------------
@@ -162,7 +177,7 @@ def _complete(data):
     for column, rows in data["plan"]["rows"].items():
         for workload, kib in rows:
             n = len(runs(data, workload, kib, column))
-            if n < max(LEAST_RUNS, data["plan"]["boots"]):
+            if n < LEAST_RUNS:
                 lacking.append(f"{n} of {workload}, {size_name(kib)}, {column}")
     return _check(f"each row has at least {LEAST_RUNS} runs of each column", not lacking,
                   lacking[0] + (f", and {len(lacking) - 1} more" if lacking[1:] else "")
@@ -401,8 +416,10 @@ def text(data):
 
 def failed_lines(data):
     """One line per guest that did not do its part."""
-    return [f"{g['verdict']} {g['what']}: {g['why']}" for g in data["guests"]
-            if g["verdict"] != "pass"]
+    return [f"{g['verdict']} {g['what']}: {g['why']}" +
+            (f" (once more: {g['repeated']})" if "repeated" in g else "") +
+            (" (not judged)" if excused(data, g) else "")
+            for g in data["guests"] if g["verdict"] != "pass"]
 
 
 def markdown(data):

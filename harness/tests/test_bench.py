@@ -313,11 +313,11 @@ class Traffic(unittest.TestCase):
             found, wrong = bench.with_traffic(Path("r"), {"numa02-64": {"seconds": 1}}, DISTANCES)
             self.assertEqual((len(found), wrong), (1, ""))
             found, wrong = bench.with_traffic(Path("r"), {"numa01-64": {}}, DISTANCES)
-            self.assertEqual((found, wrong), ([], "numa01-64: its accesses were not counted"))
+            self.assertEqual((found, wrong), ({}, "numa01-64: its accesses were not counted"))
 
     def test_unreadable(self):
         with mock.patch.object(meter, "read", side_effect=Failure("line 3")):
-            self.assertEqual(bench.with_traffic(Path("r"), {"a": {}}, DISTANCES), ([], "line 3"))
+            self.assertEqual(bench.with_traffic(Path("r"), {"a": {}}, DISTANCES), ({}, "line 3"))
 
 
 class Trial(Folder):
@@ -371,7 +371,7 @@ class Guests(Folder):
 
     def setUp(self):
         super().setUp()
-        self.seen, self.sysctls = [], {}
+        self.seen, self.fails, self.sysctls = [], (), {}
         for where, name, fake in (
                 (bench.Bench, "guest", self.run_guest), (bench, "say", lambda message: None),
                 (records, "say", lambda message: None),
@@ -384,7 +384,7 @@ class Guests(Folder):
         self.addCleanup(env.stop)
 
     def run_guest(self, column, todo, where, listener=None):
-        """Every run delivers, except the last of the last guest."""
+        """Every run delivers, except the last one in the folders self.fails."""
         self.seen.append(where.name)
         self.named = [t.name for t in todo]
         done = {}
@@ -393,7 +393,7 @@ class Guests(Folder):
             done[t.name] = Done(t.name, 0, lines=[json.dumps(
                 {"test": workload, "page_kib": int(kib), "seconds": 2, "written_mib": 10,
                  "share_end": 1, "share_final": 1})])
-        if len(self.seen) == 5 * bench.QUICK_BOOTS:
+        if where.name in self.fails:
             done[todo[-1].name] = Done(todo[-1].name, 1, lines=["killed"])
         out = Outcome("pass", "", 30, where, done, [], "tcg")
         sysctls = "".join(f"{k} = {v}\n" for k, v in (column.sysctls() | self.sysctls).items())
@@ -406,6 +406,7 @@ class Guests(Folder):
         data.update(runs=[], guests=[])
         plan = bench.plan_of(data, True)
         bench.Bench(None, {}, None, None, self.tmp, data).one(plan, column, 0)
+        self.assertTrue(all(r["boot"] == 1 for r in data["runs"]))
         return data
 
     def test_sysctl_is_another(self):
@@ -418,19 +419,47 @@ class Guests(Folder):
             self.assertEqual(data["runs"], [])
             self.sysctls = {}
 
-    def test_all(self):
+    def all(self, quick=True):
+        """The plan and the results of all guests."""
         data = results(1)
         data.update(runs=[], guests=[])
-        plan = bench.plan_of(data, True)
-        b = bench.Bench(None, {}, None, None, self.tmp, data)
-        b.run(plan, {})
+        plan = bench.plan_of(data, quick)
+        bench.Bench(None, {}, None, None, self.tmp, data).run(plan, {})
+        return plan, data
+
+    def test_all(self):
+        """One guest fails, and so does the next one that is to do its part."""
+        self.fails = "2-base", "2-base-again"
+        plan, data = self.all()
         runs = sum(len(plan.rows[c.name]) for c, _ in plan.guests())
         self.assertEqual(len(data["runs"]), runs - 1)
         self.assertEqual([g["verdict"] for g in data["guests"]].count("pass"),
                          len(plan.guests()) - 1)
-        self.assertEqual(data["guests"][-1]["why"].split(": ")[1], "killed")
+        self.assertEqual([(g["what"], g["verdict"], g["why"].split(": ")[1], g.get("repeated"))
+                          for g in data["guests"][-2:]],
+                         [("base 2", "fail", "killed", "fail"),
+                          ("base 2 again", "fail", "killed", None)])
         self.assertTrue((self.tmp / "results.json").exists())
         self.assertEqual(bench.remembered_pace("x86_64")["patched-numa02-64"], 0.2)
+
+    def test_once_more(self):
+        """All runs are there once, and the failure is kept."""
+        self.fails = ("1-off",)
+        plan, data = self.all()
+        self.assertEqual(self.seen.count("1-off-again"), 1)
+        keys = [(r["column"], r["boot"], r["test"], r["page_kib"]) for r in data["runs"]]
+        self.assertEqual(len(keys), sum(len(plan.rows[c.name]) for c, _ in plan.guests()))
+        self.assertEqual(len(keys), len(set(keys)))
+        failed, again = (next(g for g in data["guests"] if g["what"] == w)
+                         for w in ("off 1", "off 1 again"))
+        self.assertEqual((failed["verdict"], failed["repeated"], again["verdict"]),
+                         ("fail", "pass", "pass"))
+
+    def test_not_for_ever(self):
+        """A column whose guests all fail is not run twice."""
+        self.fails = [f"{b}-off{a}" for b in range(1, 9) for a in ("", "-again")]
+        self.all(quick=False)
+        self.assertEqual([s for s in self.seen if "again" in s], ["1-off-again"])
 
     def test_pace_is_kept_after_each_guest(self):
         self.one()
@@ -459,8 +488,44 @@ class Checks(unittest.TestCase):
         self.assertEqual(self.data["verdict"], "pass")
 
     def test_too_few(self):
-        self.data["runs"].remove(of(self.data, "off", 64)[0])
+        for r in of(self.data, "off", 64, "numa01")[:2]:
+            self.data["runs"].remove(r)
         self.assert_fails("at least 7")
+
+    def lost(self, verdict="lost", boots=1, **more):
+        """The first guests of a column did not do their part."""
+        for boot in range(1, boots + 1):
+            self.data["guests"].append({"kernel": "patched", "column": "off", "why": "gone",
+                                        "what": f"off {boot}", "verdict": verdict, **more})
+            self.data["runs"] = [r for r in self.data["runs"]
+                                 if (r["column"], r["boot"]) != ("off", boot)]
+        bench_report.finish(self.data)
+        return self.data["verdict"], bench_report.failed_lines(self.data)
+
+    def test_one_lost_guest_leaves_enough(self):
+        self.assertEqual(self.lost(repeated="lost"),
+                         ("pass", ["lost off 1: gone (once more: lost) (not judged)"]))
+
+    def test_two_lost_guests_do_not(self):
+        self.assertEqual(self.lost(boots=2)[0], "lost")
+
+    def test_lost_guest_of_a_quick_run(self):
+        self.data = results(2, quick=True)
+        self.assertEqual(self.lost(repeated="lost")[0], "lost")
+        self.data["guests"][-1]["repeated"] = "pass"
+        bench_report.finish(self.data)
+        self.assertEqual(self.data["verdict"], "pass")
+
+    def test_crash_and_hang_count_though_repeated(self):
+        for verdict in ("crash", "timeout", "fail"):
+            self.data = results()
+            self.assertEqual(self.lost(verdict, repeated="pass")[0], verdict)
+
+    def test_lost_guest_of_the_costs(self):
+        self.data["guests"].append({"kernel": "base", "what": "cost", "verdict": "lost",
+                                    "why": "gone"})
+        bench_report.finish(self.data)
+        self.assertEqual(self.data["verdict"], "lost")
 
     def test_bound_is_none(self):
         for r in of(self.data, "inverse", 16, "numa02"):
