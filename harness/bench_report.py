@@ -135,17 +135,22 @@ def finish(data):
 
 
 def verdict(data):
-    """That of report.verdict(), without guests that are excused."""
+    """That of report.verdict(), without the peer's guests and those that are excused."""
     return report.verdict(data | {"guests": [g for g in data["guests"] if not excused(data, g)]})
 
 
+def _judged(data):
+    """The rows that others than the peer have."""
+    return [r for r in data["summary"] if r["columns"].keys() - {"peer"}]
+
+
 def excused(data, guest):
-    """Whether a guest with runs just went away, and there are enough runs without it.
+    """Whether a guest is the peer's, or just went away and there are enough runs without it.
 
     That is as likely the host's doing as the kernel's.  A crash, a hang and a
     program that found something wrong are not.
     """
-    return guest["verdict"] in ("lost", "infra") and "column" in guest and (
+    return guest["kernel"] == "peer" or guest["verdict"] in ("lost", "infra") and "column" in guest and (
         guest.get("repeated") == "pass" or not data["quick"] and _complete(data)["ok"])
 
 
@@ -172,10 +177,10 @@ def _find(data, workload, kib):
 
 
 def _complete(data):
-    """All runs of all rows are there, and are enough."""
+    """There are enough runs of all rows, but for the peer's."""
     lacking = []
     for column, rows in data["plan"]["rows"].items():
-        for workload, kib in rows:
+        for workload, kib in rows if column != "peer" else ():
             n = len(runs(data, workload, kib, column))
             if n < LEAST_RUNS:
                 lacking.append(f"{n} of {workload}, {size_name(kib)}, {column}")
@@ -186,8 +191,8 @@ def _complete(data):
 
 def _bounds(data):
     """Else shares of the way mean nothing."""
-    wrong = []
-    for row in data["summary"]:
+    wrong, rows = [], _judged(data)
+    for row in rows:
         best, worst = (row["columns"].get(c) for c in ("hard", "inverse"))
         if not best or not worst:
             wrong.append("not measured")
@@ -197,8 +202,8 @@ def _bounds(data):
             wrong[-1] = f"{row['workload']}, {size_name(row['kib'])}: {wrong[-1]}"
             break
     return _check("bounds: more than 90 % of the traffic is local with the best placement, less "
-                  "than 10 % with the worst", not wrong and bool(data["summary"]),
-                  wrong[0] if wrong else "" if data["summary"] else "no records")
+                  "than 10 % with the worst", not wrong and bool(rows),
+                  wrong[0] if wrong else "" if rows else "no records")
 
 
 def _ratio(data, workload):
@@ -223,8 +228,8 @@ def _ratio(data, workload):
 
 def _no_worse(data):
     """THP of a PMD, which the base balances too; the level is shared out among the rows."""
-    kib = max((r["kib"] for r in data["summary"]), default=0)
-    rows = [r for r in data["summary"] if r["kib"] == kib]
+    kib = max((r["kib"] for r in _judged(data)), default=0)
+    rows = [r for r in _judged(data) if r["kib"] == kib]
     level = ALPHA / max(1, len(rows))
     for row in rows:
         what = f"{row['workload']}, {size_name(kib)}: modelled time is no more than the base's"

@@ -61,7 +61,8 @@ def results(boots=8, quick=False):
             "distances": DISTANCES, "page_kib": page_kib, "peer_lacks": "",
             "meter": {"cache_kib": 1024, "ways": 16, "slice_ms": 250},
             "kernels": {"base": {"tree": "a" * 40, "key": "k1"}},
-            "guests": [{"what": "base 1", "verdict": "pass", "why": ""}], "cost": COSTS,
+            "guests": [{"kernel": "base", "what": "base 1", "verdict": "pass", "why": ""}],
+            "cost": COSTS,
             "verdict": "not run"}
     plan = bench.plan_of(data, quick)
     data["plan"] = {"boots": boots, "rows": plan.rows, "estimate": 60,
@@ -521,6 +522,19 @@ class Checks(unittest.TestCase):
             self.data = results()
             self.assertEqual(self.lost(verdict, repeated="pass")[0], verdict)
 
+    def test_peer_is_not_judged(self):
+        """It crashes, lacks runs, and has pages that no other kernel has."""
+        self.data["plan"]["rows"]["peer"] = (("numa01", 4), ("numa01", 524288))
+        self.data["runs"] += [r | {"column": "peer", "page_kib": kib} for kib in (4, 524288)
+                              for r in of(self.data, "base", 4, "numa01")[:3]]
+        self.data["guests"].append({"kernel": "peer", "column": "peer", "what": "peer 4",
+                                    "verdict": "crash", "why": "BUG"})
+        self.assertEqual(self.failed(), [])
+        self.assertEqual(self.data["verdict"], "pass")
+        for text in (bench_report.text(self.data), bench_report.markdown(self.data),
+                     bench_report.html(self.data)):
+            self.assertIn("crash peer 4: BUG (not judged)", text)
+
     def test_lost_guest_of_the_costs(self):
         self.data["guests"].append({"kernel": "base", "what": "cost", "verdict": "lost",
                                     "why": "gone"})
@@ -564,7 +578,8 @@ class Checks(unittest.TestCase):
         self.assertEqual(self.data["verdict"], "fail")
 
     def test_guest_is_graver(self):
-        self.data["guests"].append({"what": "off 2", "verdict": "crash", "why": "BUG"})
+        self.data["guests"].append({"kernel": "patched", "what": "off 2", "verdict": "crash",
+                                    "why": "BUG"})
         bench_report.finish(self.data)
         self.assertEqual(self.data["verdict"], "crash")
 
