@@ -37,16 +37,19 @@ def _tail(name, times=1):
     return lambda r: r["traffic"]["tail"] and times * r["traffic"]["tail"][name]
 
 
+def _share(name):
+    """In percent; None where there were no accesses."""
+    return lambda r: None if r["traffic"][name] is None else 100 * r["traffic"][name]
+
+
 # key, title, digits after the point, value of a record
 FIGURES = (
     ("modelled", "modelled memory time, million local accesses", 2,
      lambda r: r["traffic"]["modelled"] / 1e6),
-    ("local", "local share of the memory traffic, %", 1,
-     lambda r: 100 * r["traffic"]["local"]),
+    ("local", "local share of the memory traffic, %", 1, _share("local")),
     ("tail_local", "the same after convergence, %", 1, _tail("local", 100)),
     ("tail_per_miss", "modelled time of an access after convergence", 3, _tail("per_miss")),
-    ("local_all", "local share of all accesses, %", 1,
-     lambda r: 100 * r["traffic"]["local_all"]),
+    ("local_all", "local share of all accesses, %", 1, _share("local_all")),
     ("misses", "memory traffic, million accesses", 2, lambda r: r["traffic"]["misses"] / 1e6),
     ("kernel_misses", "of it by the kernel, million", 3,
      lambda r: r["traffic"]["kernel_misses"] / 1e6),
@@ -194,7 +197,7 @@ def _bounds(data):
     wrong, rows = [], _judged(data)
     for row in rows:
         best, worst = (row["columns"].get(c) for c in ("hard", "inverse"))
-        if not best or not worst:
+        if not best or not worst or None in (best["local"]["mean"], worst["local"]["mean"]):
             wrong.append("not measured")
         elif not best["local"]["mean"] > 90 or not worst["local"]["mean"] < 10:
             wrong.append(f"local {best['local']['mean']:.1f} % and {worst['local']['mean']:.1f} %")
@@ -235,7 +238,7 @@ def _no_worse(data):
         what = f"{row['workload']}, {size_name(kib)}: modelled time is no more than the base's"
         p = row["p_worse"]
         why = "too few runs" if p is None else \
-            f"{row['ratio_base']:.3f} of it, p of more {p:.3f}, level {level:.4f}"
+            f"{number(row['ratio_base'], 3)} of it, p of more {p:.3f}, level {level:.4f}"
         yield _check(what, p is not None and p >= level, why)
 
 
@@ -322,7 +325,8 @@ def arithmetic_table(data):
     rows = []
     for workload, most in RATIOS.items():
         row = _find(data, workload, RATIO_KIB)
-        if not row or not {"off", "hard", "patched"} <= row["columns"].keys():
+        if not row or not {"off", "hard", "patched"} <= row["columns"].keys() \
+                or row["best_off"] is None:
             continue
         c = row["columns"]
         needed = most * c["off"]["modelled"]["mean"]

@@ -546,6 +546,18 @@ class Checks(unittest.TestCase):
             r["traffic"]["local"] = 0.5
         self.assert_fails("bounds")
 
+    def test_no_traffic(self):
+        """Nothing missed the filter: no share, no time."""
+        for column, row in (("hard", (16, "numa02")), ("off", (64, "numa01")),
+                            ("base", (2048, "numa01"))):
+            for r in of(self.data, column, *row):
+                r["traffic"].update(misses=0, kernel_misses=0, accesses=0, local=None, tail=None,
+                                    local_all=None, modelled=0,
+                                    slices=[[t, 0, [0, 0]] for t, *_ in r["traffic"]["slices"]])
+        self.assert_fails("bounds", "numa01, 64K", "numa01, 2M")
+        self.assertIn("numa02, 16K: not measured", bench_report.markdown(self.data))
+        self.assertIn("</html>", bench_report.html(self.data))
+
     def test_does_not_converge(self):
         for r in of(self.data, "patched", 64, "numa01"):
             r["traffic"]["tail"] = {"local": 0.7, "per_miss": 1.3}
