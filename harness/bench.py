@@ -156,7 +156,8 @@ def start(arch, built, quick):
 
 
 def settings(sysctls):
-    """Shell commands that set the sysctls and record what they are then, and the page sizes.
+    """Shell commands that set the sysctls and record what they are then, the page sizes and the
+    distances between nodes.
 
     Later kernels have the scanner's rates in debugfs.
     """
@@ -168,8 +169,20 @@ def settings(sysctls):
              f"for k in {' '.join(sysctls)}; do get $k; done > /results/sysctls",
              records.PAGE_KIB,
              "echo $(($(cat /sys/kernel/mm/transparent_hugepage/hpage_pmd_size) / 1024)) "
-             "> /results/pmd_kib"]
+             "> /results/pmd_kib",
+             "cat /sys/devices/system/node/node[0-9]*/distance > /results/distances"]
     return "\n".join(lines)
+
+
+def read_distances(text, nodes):
+    """Matrix of the distances that a guest has read, or None if these are not those of as many
+    nodes."""
+    try:
+        found = tuple(tuple(int(n) for n in line.split()) for line in (text or "").splitlines())
+    except ValueError:
+        return None
+    whole = len(found) == nodes and all(len(row) == nodes and min(row) > 0 for row in found)
+    return found if whole else None
 
 
 def sizes_of(page_kib, pmd_kib):
@@ -281,7 +294,7 @@ class Bench:
             kernel, rootfs.basic(kernel) + [self.share], job, where, listener)
 
     def trials(self):
-        """Boot each kernel once: its sizes of pages go into the results.
+        """Boot each kernel once: its sizes of pages go into the results, and the distances.
 
         Returns {kernel: (host seconds besides the run, seconds for a MiB written)}.
         """
@@ -301,6 +314,10 @@ class Bench:
             run, seconds = runs["trial"], sum(r["seconds"] for r in runs.values())
             self.data["page_kib"][name] = sizes_of(
                 [int(k) for k in out.file("page_kib").split()], int(out.file("pmd_kib")))
+            if name == "patched":
+                # A machine that is not told any has distances of its own.
+                self.data["distances"] = read_distances(
+                    out.file("distances"), len(self.data["nodes"])) or self.data["distances"]
             found[name] = out.seconds - seconds, run["seconds"] / written(run)
         return found
 

@@ -367,6 +367,50 @@ class Trial(Folder):
                          "it does not take kernel.numa_balancing")
 
 
+class Trials(Folder):
+    """Bench.trials() with guests that are made up."""
+
+    def setUp(self):
+        super().setUp()
+        self.files = {"page_kib": "4\n64\n2048\n", "pmd_kib": "2048\n"}
+        for where, name, fake in ((bench.Bench, "guest", self.run_guest),
+                                  (bench, "say", lambda message: None)):
+            patch = mock.patch.object(where, name, fake)
+            patch.start()
+            self.addCleanup(patch.stop)
+
+    def run_guest(self, column, todo, where, listener=None):
+        where.mkdir()
+        (where / "console").write_text("")
+        record = {"test": "numa02", "seconds": 2, "written_mib": 10}
+        done = {t.name: Done(t.name, 0, lines=[json.dumps(record)]) for t in todo}
+        out = Outcome("pass", "", 30, where, done, [], "tcg")
+        sysctls = "".join(f"{k} = {v}\n" for k, v in column.sysctls().items())
+        out.file = (self.files | {"sysctls": sysctls}).get
+        return out
+
+    def trials(self, *names):
+        """What the trials of some kernels return, and the results."""
+        data = results(1)
+        data.update(page_kib={}, kernels={n: {"tree": "", "key": n} for n in names})
+        return bench.Bench(None, dict.fromkeys(names), None, None, self.tmp, data).trials(), data
+
+    def test_sizes_and_pace(self):
+        found, data = self.trials("base", "patched")
+        self.assertEqual(found, {"base": (26, 0.2), "patched": (26, 0.2)})
+        self.assertEqual(data["page_kib"]["patched"], [4, 64, 2048])
+
+    def test_distances_of_the_guest(self):
+        self.files["distances"] = "10 40\n40 10\n"
+        self.assertEqual(self.trials("base", "patched")[1]["distances"], ((10, 40), (40, 10)))
+
+    def test_no_distances(self):
+        for said in (None, "", "10 40\n", "10\n40\n", "10 0\n0 10\n", "near far\nfar near\n"):
+            with self.subTest(said=said):
+                self.assertIsNone(bench.read_distances(said, 2))
+        self.assertEqual(self.trials("patched")[1]["distances"], DISTANCES)
+
+
 class Guests(Folder):
     """Bench.run() with guests that are made up."""
 
