@@ -109,7 +109,7 @@ def step_bench():
         built["peer"] = peer.kernel(arch, image)
     share = rootfs.folder(records.programs(arch), "bench")
     plugin, folder = meter.plugin(), new_results("bench")
-    data = start(arch, built, quick)
+    data = start(arch, built, quick, image)
     measure.save(folder, data)
     for name, kernel in built.items():
         if kernel.config.exists():
@@ -142,10 +142,10 @@ def is_quick():
     return wish == "1"
 
 
-def start(arch, built, quick):
-    """The results before anything was measured."""
+def start(arch, built, quick, image):
+    """The results before anything was measured.  image: of the peer, or None."""
     nodes = machine.TOPOLOGIES["default"]
-    return {"bench": 1, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    data = {"bench": 1, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "arch": arch.name, "quick": quick, "host_cpus": kernels.jobs(), "sysctls": RATES,
             "nodes": [vars(n) for n in nodes], "distances": machine.distances(nodes),
             "meter": {"cache_kib": meter.CACHE_KIB, "ways": meter.WAYS, "slice_ms": SLICE_MS},
@@ -153,11 +153,14 @@ def start(arch, built, quick):
             "peer_lacks": "", "page_kib": {}, "guests": [], "runs": [],
             "cost": {"copied": arch.copied, "costs": [], "latency": []},
             "verdict": NOT_RUN}
+    if image:
+        data["kernels"]["peer"].update(image=image.name, named=peer.release(image))
+    return data
 
 
 def settings(sysctls):
-    """Shell commands that set the sysctls and record what they are then, the page sizes and the
-    distances between nodes.
+    """Shell commands that set the sysctls and record what they are then, the page sizes, the
+    distances between nodes and the kernel's release.
 
     Later kernels have the scanner's rates in debugfs.
     """
@@ -170,7 +173,8 @@ def settings(sysctls):
              records.PAGE_KIB,
              "echo $(($(cat /sys/kernel/mm/transparent_hugepage/hpage_pmd_size) / 1024)) "
              "> /results/pmd_kib",
-             "cat /sys/devices/system/node/node[0-9]*/distance > /results/distances"]
+             "cat /sys/devices/system/node/node[0-9]*/distance > /results/distances",
+             "uname -r > /results/release"]
     return "\n".join(lines)
 
 
@@ -294,7 +298,8 @@ class Bench:
             kernel, rootfs.basic(kernel) + [self.share], job, where, listener)
 
     def trials(self):
-        """Boot each kernel once: its sizes of pages go into the results, and the distances.
+        """Boot each kernel once: its sizes of pages, its release and the distances go into the
+        results.
 
         Returns {kernel: (host seconds besides the run, seconds for a MiB written)}.
         """
@@ -303,6 +308,7 @@ class Bench:
             column = {"base": BASE, "patched": PATCHED, "peer": PEER}[name]
             say(f"trial of the {name} kernel")
             out = self.guest(column, TRIALS, self.folder / f"trial-{name}")
+            self.data["kernels"][name]["release"] = (out.file("release") or "").strip()
             why = lacks(out, column)
             if why and name == "peer":
                 say(f"PEER: {why}: its column stays empty")

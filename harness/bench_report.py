@@ -63,6 +63,30 @@ FIGURES = (
 DIGITS = {key: digits for key, _, digits, _ in FIGURES}
 
 
+def _release(known):
+    """The release that a kernel says it has, else that of its image; '' if neither is known."""
+    return known.get("release") or known.get("named") or ""
+
+
+def peer_name(data):
+    """Release and image of the peer, as far as they are known; '' without one."""
+    known = data["kernels"].get("peer", {})
+    release, image = _release(known), known.get("image", "")
+    return f"{release} ({image})" if release and image else release or image
+
+
+def column_titles(data):
+    """What the columns are called; the peer by its name, where that is known."""
+    name = peer_name(data)
+    return TITLES | ({"peer": f"peer, {name}, NUMA balancing on"} if name else {})
+
+
+def _head(data, name):
+    """A column's name in the head of a table."""
+    more = _release(data["kernels"].get(name, {})) if name == "peer" else ""
+    return f"{name} {more}".rstrip()
+
+
 def columns(data):
     """Names of the columns, in the order of the tables."""
     seen = {r["column"] for r in data["runs"]}
@@ -271,6 +295,10 @@ def probability(p):
     return "-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def _heads(data, names):
+    return [_head(data, n) for n in names]
+
+
 def _names(data):
     """Cells that name each row, and the row."""
     last = None
@@ -293,7 +321,8 @@ def modelled_table(data):
              *(number(row[k], 3) for k in ("ratio_off", "best_off")))
             for cells, (row, _) in zip(_figures(data, "modelled", names), _names(data))]
     return ("Modelled memory time, million local accesses",
-            ("workload", "pages", *names, "patched/base", "p", "patched/off", "hard/off"), rows, 2)
+            ("workload", "pages", *_heads(data, names), "patched/base", "p", "patched/off",
+             "hard/off"), rows, 2)
 
 
 def _free(data):
@@ -306,7 +335,8 @@ def way_table(data):
     names = _free(data)
     whole, end = (_figures(data, key, names, 100, 1) for key in ("way", "tail_way"))
     return ("The way from the worst placement (0 %) to the best (100 %), by modelled time, %",
-            ("workload", "pages", *names, *(f"{c}, converged" for c in names)),
+            ("workload", "pages", *_heads(data, names),
+             *(f"{c}, converged" for c in _heads(data, names))),
             [(*w, *e[2:]) for w, e in zip(whole, end)], 2)
 
 
@@ -316,7 +346,8 @@ def local_table(data):
     whole = _figures(data, "local", names)
     end = _figures(data, "tail_local", free)
     return ("Local share of the memory traffic, %",
-            ("workload", "pages", *names, *(f"{c}, converged" for c in free)),
+            ("workload", "pages", *_heads(data, names),
+             *(f"{c}, converged" for c in _heads(data, free))),
             [(*w, *e[2:]) for w, e in zip(whole, end)], 2)
 
 
@@ -351,7 +382,7 @@ def counter_table(data):
         for name in columns(data):
             if name in row["columns"]:
                 s = row["columns"][name]
-                rows.append((*cells, name, str(s["n"]), *(_cell(s[k], DIGITS[k])
+                rows.append((*cells, _head(data, name), str(s["n"]), *(_cell(s[k], DIGITS[k])
                                                           for k in COUNTED)))
                 cells = ("", "")
     titles = {key: title for key, title, *_ in FIGURES}
@@ -388,6 +419,8 @@ def about(data):
     if "seconds" in data:
         said.append(f"It took {data['seconds'] // 60} min {data['seconds'] % 60} s, of which "
                     f"{data['plan']['estimate'] // 60} min were foretold.")
+    if peer_name(data):
+        said.append(f"The peer is {peer_name(data)}.")
     if data.get("peer_lacks"):
         said.append(f"The peer's column is empty: {data['peer_lacks']}.")
     return said
@@ -521,7 +554,7 @@ def html(data):
                   *(f"<li>{escape(s)}</li>" for s in failed), "</ul>"]
     given = tables(data)
     parts += [_table_html(t) for t in given[:3]]
-    parts.append(bench_plots.legend(columns(data), TITLES))
+    parts.append(bench_plots.legend(columns(data), column_titles(data)))
     for title, note, svgs in bench_plots.of_runs(data) if data["runs"] else ():
         parts.append(_plots_html(title, note, svgs))
     parts += [_table_html(t) for t in given[3:]] + [_table_html(t) for t in cost_tables(data)]
@@ -534,7 +567,8 @@ def html(data):
 
 def _setup_html(data):
     """Kernels and settings."""
-    rows = [(f"{n} kernel", f"tree {k['tree'] or '-'}, {k['key']}")
+    rows = [(f"{n} kernel", ", ".join(filter(None, (
+        k.get("release"), k.get("image"), f"tree {k['tree'] or '-'}", k["key"]))))
             for n, k in data["kernels"].items()]
     rows += [(k, str(v)) for k, v in data["sysctls"].items()]
     for workload, passes in data.get("plan", {}).get("passes", {}).items():

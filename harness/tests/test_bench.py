@@ -8,6 +8,7 @@ import re
 import subprocess
 import unittest
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 from harness import (bench, bench_compare, bench_plots, bench_report, machine, meter, peer,
@@ -372,7 +373,7 @@ class Trials(Folder):
 
     def setUp(self):
         super().setUp()
-        self.files = {"page_kib": "4\n64\n2048\n", "pmd_kib": "2048\n"}
+        self.files = {"page_kib": "4\n64\n2048\n", "pmd_kib": "2048\n", "release": "5.10.262\n"}
         for where, name, fake in ((bench.Bench, "guest", self.run_guest),
                                   (bench, "say", lambda message: None)):
             patch = mock.patch.object(where, name, fake)
@@ -399,6 +400,7 @@ class Trials(Folder):
         found, data = self.trials("base", "patched")
         self.assertEqual(found, {"base": (26, 0.2), "patched": (26, 0.2)})
         self.assertEqual(data["page_kib"]["patched"], [4, 64, 2048])
+        self.assertEqual(data["kernels"]["base"]["release"], "5.10.262")
 
     def test_distances_of_the_guest(self):
         self.files["distances"] = "10 40\n40 10\n"
@@ -693,6 +695,29 @@ class Page(unittest.TestCase):
         for text in (self.page, bench_report.markdown(self.data), bench_report.text(self.data)):
             for title, *_ in bench_report.tables(self.data) + bench_report.cost_tables(self.data):
                 self.assertIn(title, text)
+
+    def test_peer_has_a_name(self):
+        data = results(2)
+        data["plan"]["rows"]["peer"] = data["plan"]["rows"]["base"]
+        data["runs"] += [r | {"column": "peer"} for r in data["runs"] if r["column"] == "base"]
+        bench_report.finish(data)
+        self.assertIn("another kernel", bench_report.html(data))
+        peer_kernel = {"tree": "", "key": "peer-1", "image": "vmlinuz", "named": "6.12.1"}
+        for more, name in (({}, "6.12.1"), ({"release": "6.12.1-who"}, "6.12.1-who")):
+            data["kernels"]["peer"] = peer_kernel | more
+            self.assertIn(f"peer, {name} (vmlinuz), NUMA balancing on", bench_report.html(data))
+            for text in (bench_report.html(data), bench_report.markdown(data),
+                         bench_report.text(data)):
+                self.assertIn(f"The peer is {name} (vmlinuz).", text)
+                self.assertIn(f"peer {name}, converged", text)
+
+    def test_peer_is_named_from_the_start(self):
+        arch = SimpleNamespace(name="x", copied=8)
+        built = dict.fromkeys(("base", "peer"), SimpleNamespace(tree="", key="k"))
+        found = bench.start(arch, built, False, Path("/boot/vmlinuz-6.1.0-9"))["kernels"]
+        self.assertEqual(found, {"base": {"tree": "", "key": "k"},
+                                 "peer": {"tree": "", "key": "k", "image": "vmlinuz-6.1.0-9",
+                                          "named": "6.1.0-9"}})
 
     def test_ids_of_plots_do_not_clash(self):
         ids = re.findall(r'id="([^"]*)"', self.page)
