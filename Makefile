@@ -15,6 +15,7 @@ STEPS = run bench compare test shell guest apply export check configs mutants st
 help:
 	@echo 'make run       base and patched kernels side by side in a two-node guest: one table'
 	@echo 'make bench     memory traffic by node, cost by instruction: a page [QUICK=1] [PEER=image of another kernel]'
+	@echo '               [FROM=results/... its report made anew, nothing run]'
 	@echo 'make compare   two results of make bench, or of make native: A=results/... B=results/...'
 	@echo 'make test      harness tests, KUnit, kselftests  [ARCH=x] [FLAVOR=release|debug|64k|...|all] [ONLY=test]'
 	@echo 'make shell     a shell in the guest              [KERNEL=base|patched] [SHARE=dir]'

@@ -10,9 +10,10 @@ import json
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
-from harness import (arches, bench_report, cost, kernel as kernels, machine, measure, meter, peer,
-                     records, rootfs, series)
+from harness import (arches, bench_compare, bench_report, cost, kernel as kernels, machine,
+                     measure, meter, peer, records, rootfs, series)
 from harness.common import (EXIT_CODES, NOT_RUN, Failure, build_dir, new_results, say,
                             write_file)
 
@@ -97,7 +98,12 @@ class Plan:
 
 
 def step_bench():
-    """Measure all columns, write results/<time>-bench/, print the tables."""
+    """Measure all columns, write results/<time>-bench/, print the tables.
+
+    With FROM=, a folder of results, only the report of these is made anew.
+    """
+    if os.environ.get("FROM"):
+        return again()
     arch, quick = arches.wished(), is_quick()
     if not arch.numa:
         raise Failure(f"ARCH={arch.name}: its machine has one node: nothing to balance")
@@ -116,19 +122,40 @@ def step_bench():
             write_file(folder / f"config-{name}", kernel.config.read_bytes())
 
     bench = Bench(arch, built, share, plugin, folder, data)
-    trials = bench.trials()
-    plan = plan_of(data, quick)
-    bench.announce(plan, trials)
-    begin = time.monotonic()
-    guests, data["cost"] = cost.measure({k: built[k] for k in measure.KERNELS}, share, folder,
-                                        quick)
-    data["guests"] += guests
-    bench.pace[cost_name(quick)] = time.monotonic() - begin
-    bench.run(plan, trials)
-    data["seconds"] = round(time.monotonic() - begin)
+    try:
+        bench.all(quick)
+    except BaseException:
+        # Whatever breaks it off, ^C too: hours may have passed
+        if data["runs"]:
+            conclude(data, folder)
+            say(f"broken off; the report of what there is: {folder / 'report.html'}")
+        raise
+    return show(conclude(data, folder), folder)
+
+
+def again():
+    """`make bench FROM=folder`: the report of what its results.json has, anew."""
+    data, path = bench_compare.load("FROM"), Path(os.environ["FROM"])
+    if "bench" not in data:
+        raise Failure(f"FROM={path}: of make native: make native FROM={path}")
+    folder = path.parent if path.is_file() else path
+    return show(conclude(data, folder), folder)
+
+
+def conclude(data, folder):
+    """The results with all that follows from the records, written with the report.
+
+    First the records alone: a report that fails can be made again.
+    """
+    measure.save(folder, data)
     bench_report.finish(data)
     measure.save(folder, data)
     bench_report.write(data, folder)
+    return data
+
+
+def show(data, folder):
+    """Print the report and where it is: the exit code."""
     print("\n" + bench_report.text(data))
     print(f"\nresults: {folder}\npage: {folder / 'report.html'}")
     return EXIT_CODES[data["verdict"]]
@@ -284,6 +311,19 @@ class Bench:
         self.arch, self.built, self.share = arch, built, share
         self.plugin, self.folder, self.data = plugin, folder, data
         self.pace = remembered_pace(data["arch"])
+
+    def all(self, quick):
+        """Trials, costs and all guests; "seconds" of the results say that it came to its end."""
+        trials = self.trials()
+        plan = plan_of(self.data, quick)
+        self.announce(plan, trials)
+        begin = time.monotonic()
+        guests, self.data["cost"] = cost.measure({k: self.built[k] for k in measure.KERNELS},
+                                                 self.share, self.folder, quick)
+        self.data["guests"] += guests
+        self.pace[cost_name(quick)] = time.monotonic() - begin
+        self.run(plan, trials)
+        self.data["seconds"] = round(time.monotonic() - begin)
 
     def guest(self, column, todo, where, listener=None):
         """A metered guest of a column: its outcome."""

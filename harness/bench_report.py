@@ -189,7 +189,7 @@ def checks(data):
     A quick run has too few runs for what is judged by means.
     """
     few = not data["quick"]
-    found = [_complete(data) | {"judged": few}, _bounds(data)]
+    found = [_ended(data), _complete(data) | {"judged": few}, _bounds(data)]
     found += [_ratio(data, w) | {"judged": few} for w in RATIOS]
     found += [c | {"judged": few} for c in _no_worse(data)]
     return found + _costs(data)
@@ -201,6 +201,11 @@ def _check(what, ok, why):
 
 def _find(data, workload, kib):
     return next((r for r in data["summary"] if (r["workload"], r["kib"]) == (workload, kib)), None)
+
+
+def _ended(data):
+    ended = "seconds" in data
+    return _check("the bench came to its end", ended, "" if ended else "broken off")
 
 
 def _complete(data):

@@ -1,5 +1,7 @@
 """make bench: plan, estimate, traffic; each check fails on what it is there to catch."""
 
+import contextlib
+import io
 import json
 import lzma
 import os
@@ -11,8 +13,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
-from harness import (bench, bench_compare, bench_plots, bench_report, machine, meter, peer,
-                     records)
+from harness import (bench, bench_compare, bench_plots, bench_report, machine, measure, meter,
+                     peer, records)
 from harness.common import Failure
 from harness.machine import Done, Outcome
 from harness.tests.test_common import Folder
@@ -64,7 +66,7 @@ def results(boots=8, quick=False):
             "kernels": {"base": {"tree": "a" * 40, "key": "k1"}},
             "guests": [{"kernel": "base", "what": "base 1", "verdict": "pass", "why": ""}],
             "cost": COSTS,
-            "verdict": "not run"}
+            "verdict": "not run", "seconds": 90}
     plan = bench.plan_of(data, quick)
     data["plan"] = {"boots": boots, "rows": plan.rows, "estimate": 60,
                     "passes": {w: 60 for w in bench.WORKLOADS},
@@ -511,6 +513,96 @@ class Guests(Folder):
     def test_pace_is_kept_after_each_guest(self):
         self.one()
         self.assertEqual(bench.remembered_pace("x86_64")["patched-numa02-64"], 0.2)
+
+
+class Report(Folder):
+    """What is written, and when."""
+
+    def setUp(self):
+        super().setUp()
+        self.folder = self.tmp / "results" / "1-bench"
+        self.folder.mkdir(parents=True)
+        self.data = results()
+        for where, name, fake in (
+                (bench.series, "trees", lambda: dict.fromkeys(measure.KERNELS)),
+                (bench.kernels, "build", lambda *args, **more: SimpleNamespace(
+                    tree="t", key="k", config=self.tmp / "none")),
+                (records, "programs", lambda arch: None),
+                (bench.rootfs, "folder", lambda *args: None), (meter, "plugin", lambda: None),
+                (bench, "new_results", lambda what: self.folder),
+                (bench, "start", lambda *args: self.data), (bench.Bench, "all", self.all)):
+            patch = mock.patch.object(where, name, fake)
+            patch.start()
+            self.addCleanup(patch.stop)
+        os.environ.pop("FROM", None)
+        os.environ.pop("PEER", None)
+
+    def all(self, quick):
+        """Bench.all() of a good run."""
+
+    def broken_off(self, error, **more):
+        """Bench.all() that raises; what there was before."""
+        def all_(_bench, _quick):
+            self.data.update(more)
+            raise error
+        with mock.patch.object(bench.Bench, "all", all_), \
+                contextlib.redirect_stdout(io.StringIO()) as out, \
+                self.assertRaises(type(error)):
+            bench.step_bench()
+        return out.getvalue()
+
+    def step(self, **env):
+        """Exit code."""
+        with mock.patch.dict(os.environ, env), contextlib.redirect_stdout(io.StringIO()):
+            return bench.step_bench()
+
+    def files(self):
+        return sorted(p.name for p in self.folder.iterdir())
+
+    def test_written(self):
+        self.assertEqual(self.step(), 0)
+        self.assertEqual(self.files(), ["report.html", "report.md", "results.json"])
+
+    def test_broken_off(self):
+        """All that was measured is good, and yet it does not pass."""
+        del self.data["seconds"]
+        for error in (KeyboardInterrupt(), SystemExit(143), Failure("disk full")):
+            self.assertIn("broken off; the report of what there is: ", self.broken_off(error))
+            self.assertEqual(self.files(), ["report.html", "report.md", "results.json"])
+            saved = json.loads((self.folder / "results.json").read_text())
+            self.assertEqual(saved["verdict"], "fail")
+            self.assertEqual([c["what"] for c in saved["checks"] if not c["ok"]],
+                             ["the bench came to its end"])
+
+    def test_broken_off_before_the_first_run(self):
+        self.broken_off(KeyboardInterrupt(), runs=[])
+        self.assertEqual(self.files(), ["results.json"])
+
+    def test_report_that_fails_loses_nothing(self):
+        with mock.patch.object(bench_report, "finish", side_effect=TypeError), \
+                self.assertRaises(TypeError):
+            self.step()
+        self.assertEqual(self.files(), ["results.json"])
+        self.assertEqual(self.step(FROM=str(self.folder)), 0)
+        self.assertEqual(self.files(), ["report.html", "report.md", "results.json"])
+
+    def test_made_anew(self):
+        self.assertEqual(self.step(), 0)
+        page = (self.folder / "report.md").read_text()
+        for name in ("report.md", "report.html"):
+            (self.folder / name).unlink()
+        with mock.patch.object(bench.Bench, "all", side_effect=AssertionError):
+            for where in (self.folder, self.folder / "results.json"):
+                self.assertEqual(self.step(FROM=str(where)), 0)
+        self.assertEqual((self.folder / "report.md").read_text(), page)
+        self.assertTrue((self.folder / "report.html").exists())
+
+    def test_from_elsewhere(self):
+        with self.assertRaisesRegex(Failure, "FROM=.*: no results.json there"):
+            self.step(FROM=str(self.tmp / "none"))
+        (self.folder / "results.json").write_text('{"step": "native", "runs": [1]}')
+        with self.assertRaisesRegex(Failure, "of make native: make native FROM="):
+            self.step(FROM=str(self.folder))
 
 
 class Checks(unittest.TestCase):
