@@ -4,8 +4,9 @@ import io
 
 from harness.report import number, size_name
 
-# Instructions above the copy that the ad hoc path of the base was published to take.
-PUBLISHED = 81549
+# Instructions above the copy of one THP, as they were measured elsewhere: of the ad hoc path,
+# and of Linux 7.2.13.
+AD_HOC, LATER = 81549, 98300
 # Share of the faults served in a microsecond that was published for the same change under
 # memory pressure: of the base, and of the patched kernel.
 PUBLISHED_SERVED = (0.184, 0.557)
@@ -58,7 +59,7 @@ def _check(what, wrong):
 
 def checks(data):
     """What must hold of the costs: list of what, ok, why."""
-    return [*_no_higher(data), _below_published(data), *_sizes_cheaper(data),
+    return [*_no_higher(data), _below_ad_hoc(data), *_sizes_cheaper(data),
             *_device_cheaper(data), _copies_seen(data), _profiles_agree(data),
             _served(data)]
 
@@ -75,13 +76,13 @@ def _no_higher(data):
     return found
 
 
-def _below_published(data):
+def _below_ad_hoc(data):
     patched = _pair(data, "hint")[1]
     wrong = "no measurement"
     if patched:
-        wrong = "" if patched["above"] <= PUBLISHED else f"{number(patched['above'])}"
-    return _check(f"{TITLES['hint']}: at most the {PUBLISHED:,} instructions above the copy that "
-                  "were published for the ad hoc path", wrong)
+        wrong = "" if patched["above"] <= AD_HOC else f"{number(patched['above'])}"
+    return _check(f"{TITLES['hint']}: at most the {AD_HOC:,} instructions above the copy that were "
+                  "measured elsewhere of the ad hoc path", wrong)
 
 
 def _sizes_cheaper(data):
@@ -281,7 +282,9 @@ def notes(data):
     copy = (f"The copy: derived, {data['copied']} bytes an instruction; seen to run by the plugin."
             if data["copied"] else
             "What an instruction of the copy moves is not known here: it is in the numbers.")
-    return [copy, "Breakdowns are means of the middle half of the operations, so that those with a "
+    return [copy, f"Measured elsewhere of one THP, instructions above the copy: {AD_HOC:,} on the ad "
+            f"hoc path, {LATER:,} on Linux 7.2.13.",
+            "Breakdowns are means of the middle half of the operations, so that those with a "
             "timer interrupt are left out.",
             "Latencies are of a guest whose nanosecond is an instruction, from the touch that "
             "faults to its end, each THP faulting",

@@ -39,7 +39,14 @@ class Checks(unittest.TestCase):
                                  "base"])
         self.assertEqual(failed(changed("move", "patched", above=base["above"])), [])
 
-    def test_published(self):
+    def test_measured_elsewhere(self):
+        what, = [c["what"] for c in cost_report.checks(DATA) if "81,549" in c["what"]]
+        self.assertIn("measured elsewhere", what)
+        self.assertNotIn("published", what)
+        self.assertIn("81,549 on the ad hoc path, 98,300 on Linux 7.2.13",
+                      " ".join(cost_report.notes(DATA)))
+
+    def test_above_the_ad_hoc_path(self):
         self.assertEqual(len(failed(changed("hint", "patched", above=81550))), 2)
         base = changed("hint", "base", above=90000)
         self.assertEqual(failed(base), [])
