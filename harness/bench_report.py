@@ -449,7 +449,8 @@ def notes(data):
         "the start.",
         "± is half of the 95 % confidence interval of the mean; p is Welch's t-test, two-sided; of "
         "the checks one-sided. Seconds are those of an emulated, metered guest: they say nothing "
-        "of a real one."]
+        "of a real one.",
+        *cost_report.notes(data["cost"])]
 
 
 def text(data):

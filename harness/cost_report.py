@@ -277,23 +277,25 @@ def _latencies(data):
 
 
 def notes(data):
-    """What a reader must know of the numbers, in lines."""
+    """What a reader must know of the numbers, in sentences."""
     base, patched = (100 * s for s in PUBLISHED_SERVED)
-    copy = (f"The copy: derived, {data['copied']} bytes an instruction; seen to run by the plugin."
-            if data["copied"] else
-            "What an instruction of the copy moves is not known here: it is in the numbers.")
-    return [copy, f"Measured elsewhere of one THP, instructions above the copy: {AD_HOC:,} on the ad "
-            f"hoc path, {LATER:,} on Linux 7.2.13.",
-            "Breakdowns are means of the middle half of the operations, so that those with a "
-            "timer interrupt are left out.",
-            "Latencies are of a guest whose nanosecond is an instruction, from the touch that "
-            "faults to its end, each THP faulting",
-            "equally often. Published for the same change under pressure: "
-            f"{base:.1f} % of the faults within 1 µs on the base, {patched:.1f} % patched;",
-            "that is of a machine, which runs some thousand instructions in it: the shares are "
-            "given for one, two and four of them",
-            "in a nanosecond. A local fault takes about 1,000, which makes the first of them a "
-            "matter of a few instructions."]
+    copy = (f"derived, {data['copied']} bytes an instruction, and seen to run by the plugin."
+            if data["copied"] else "not known here, what an instruction of it moves: it is in the "
+            "numbers.")
+    return [
+        f"The copy of the data is the floor of a migration, which no kernel gets below: {copy}",
+        "Costs and latencies are of guests of one CPU whose clock counts instructions: a "
+        "nanosecond of theirs is one instruction. What waits, and what caches do, is not in it.",
+        f"Measured elsewhere of one THP, instructions above the copy: {AD_HOC:,} on the ad hoc "
+        f"path, {LATER:,} on Linux 7.2.13.",
+        "Breakdowns are means of the middle half of the operations, so that those with a timer "
+        "interrupt are left out.",
+        "Latencies are from the touch that faults to its end, each THP faulting equally often. "
+        f"Published for the same change under pressure: {base:.1f} % of the faults within 1 µs on "
+        f"the base, {patched:.1f} % patched; that is of a machine, which runs some thousand "
+        "instructions in it: the shares are given for one, two and four of them in a nanosecond. "
+        "A local fault takes about 1,000, which makes the first of them a matter of a few "
+        "instructions."]
 
 
 # Plots
