@@ -169,9 +169,10 @@ class Profiles:
     windows: dict
     symbols: profile.Symbols
 
-    def of(self, name, numbers):
-        """Windows of a name."""
-        return [self.windows[name, n] for n in numbers if (name, n) in self.windows]
+    def of(self, name, numbers, values):
+        """[(window, value)] of a name, where there is a window; numbers: one for each value."""
+        return [(self.windows[name, n], v) for n, v in zip(numbers, values)
+                if (name, n) in self.windows]
 
 
 def rows(kernel, record, copied, profiles):
@@ -180,8 +181,8 @@ def rows(kernel, record, copied, profiles):
     if record["test"] in of:
         return of[record["test"]](kernel, record, copied, profiles)
     what = "move" if record["test"] == "move_cost" else "hint"
-    windows = profiles.of(record["window"], record["windows"])
-    return [row(what, kernel, thp, 1, record["values"], copied, windows, profiles.symbols)]
+    profiled = profiles.of(record["window"], record["windows"], record["values"])
+    return [row(what, kernel, thp, 1, record["values"], copied, profiled, profiles.symbols)]
 
 
 def _device_rows(kernel, record, copied, profiles):
@@ -191,8 +192,8 @@ def _device_rows(kernel, record, copied, profiles):
         for name, size in (("base", base), ("thp", thp)):
             values = record[f"{name}_{way}"]
             # The first round is not among the values
-            windows = profiles.of(f"{name}_{way}", range(1, len(values) + 1))
-            found.append(row(way, kernel, size, thp // size, values, copied, windows,
+            profiled = profiles.of(f"{name}_{way}", range(1, len(values) + 1), values)
+            found.append(row(way, kernel, size, thp // size, values, copied, profiled,
                              profiles.symbols))
     return found
 
@@ -202,24 +203,29 @@ def _fault_rows(kernel, record, copied, profiles):
     found = []
     for (pressure, kind), what in FAULTS_ONLY.items():
         if pressure == record["pressure"] and record[kind]:
-            windows = profiles.of(record["window"], [number for _, number in record[kind]])
-            found.append(row(what, kernel, record["thp_bytes"], 1, [v for v, _ in record[kind]],
-                             copied, windows, profiles.symbols))
+            values, numbers = zip(*record[kind])
+            profiled = profiles.of(record["window"], numbers, values)
+            found.append(row(what, kernel, record["thp_bytes"], 1, values, copied, profiled,
+                             profiles.symbols))
     return found
 
 
-def row(what, kernel, size, pages, values, copied, windows, symbols):
+def row(what, kernel, size, pages, values, copied, profiled, symbols):
     """One operation on pages of `size` bytes: its values, in instructions, and where they went.
+
+    profiled: [(window, value)] of those that have a window.
 
     floor: instructions of the plain copies of the data, 0 where it is not known
     what an instruction copies.  above: the median above the floor.  breakdown:
     [[function, instructions above the floor]] of the mean of the middle half of
     the operations, which comes to `profiled` with the floor; instructions of the
-    program itself are not in it.  copies_ran: how often the instruction ran that
+    program itself are not in it.  clock: the mean of the values of the same operations,
+    in which they are.  copies_ran: how often the instruction ran that
     ran most often, the median.
     """
     floor = COPIES[what] * size * pages // copied if copied else 0
-    used = profile.middle(windows)
+    used = profile.middle([window for window, _ in profiled])
+    value_of = {window.number: value for window, value in profiled}
     median = statistics.median(values)
     return {"what": what, "kernel": kernel, "kib": size >> 10, "pages": pages,
             "n": len(values), "least": min(values), "median": median,
@@ -227,6 +233,7 @@ def row(what, kernel, size, pages, values, copied, windows, symbols):
             "deviation": statistics.stdev(values) if len(values) > 1 else 0,
             "floor": floor, "above": median - floor,
             "profiled": statistics.fmean(w.instructions for w in used) if used else None,
+            "clock": statistics.fmean(value_of[w.number] for w in used) if used else None,
             "copies_ran": profile.hottest(used) if used else None,
             "breakdown": profile.breakdown(used, symbols, floor) if used else []}
 

@@ -107,6 +107,10 @@ def _device_cheaper(data):
     return found
 
 
+def _clock(row):
+    return row.get("clock", row["median"])
+
+
 def _copies_seen(data):
     """Where it is not known what an instruction copies, there is no floor to be seen."""
     wrong = []
@@ -121,10 +125,13 @@ def _copies_seen(data):
 
 
 def _profiles_agree(data):
-    """The plugin counts the kernel's instructions, the guest's clock those of the program too."""
+    """The plugin counts the kernel's instructions, the guest's clock those of the program too.
+
+    Results of before have no `clock` of the operations that were profiled, only a median of all.
+    """
     wrong = [f"{r['what']}, {r['kernel']}, {size_name(r['kib'])}: {number(r['profiled'])} against "
-             f"{number(r['median'])}" for r in data["costs"]
-             if r["profiled"] is None or abs(r["profiled"] / r["median"] - 1) > 0.01]
+             f"{number(_clock(r))}" for r in data["costs"]
+             if r["profiled"] is None or abs(r["profiled"] / _clock(r) - 1) > 0.01]
     return _check("breakdowns agree with the clock, within 1 %",
                   ", ".join(wrong) if data["costs"] else "no measurement")
 

@@ -42,7 +42,7 @@ class Rows(unittest.TestCase):
                           "above": 908})
         self.assertAlmostEqual(row["deviation"], 2967.04, 2)
         # The two in the middle; the one that a timer hit is not among them
-        self.assertEqual((row["profiled"], row["copies_ran"]), (9108, 8208))
+        self.assertEqual((row["profiled"], row["clock"], row["copies_ran"]), (9108, 9100, 8208))
         self.assertEqual(row["breakdown"], [["migrate_pages", 900], ["copy_page", 16]])
         self.assertEqual(row["profiled"], row["floor"] + sum(n for _, n in row["breakdown"]))
 
@@ -96,6 +96,12 @@ class Faults(unittest.TestCase):
         """Not all faults have a window."""
         row, = self.rows(LATENCY | {"pressure": "free"})
         self.assertEqual((row["what"], row["n"], row["profiled"]), ("local", 3, 22002))
+
+    def test_clock_is_of_what_was_profiled(self):
+        """Only the first faults of a THP have a window, and these take longer here."""
+        row, = self.rows(LATENCY | {"stayed": [[22006, 4], [22007, 5], [900, None], [901, None],
+                                               [902, None]]})
+        self.assertEqual((row["median"], row["profiled"], row["clock"]), (902, 22004.5, 22006.5))
 
     def test_none(self):
         self.assertEqual(self.rows(LATENCY | {"stayed": []}), [])
