@@ -152,7 +152,7 @@ def _served(data):
 def tables(data):
     """(title, header, rows of text) of each table; the first column is text, the rest numbers."""
     found = [_operations(data), _sizes(data), _device_table(data), *_breakdowns(data),
-             _latencies(data)]
+             _latencies(data), _latencies_compared(data)]
     return [t for t in found if t[2]]
 
 
@@ -283,6 +283,33 @@ def _latencies(data):
                                                       "left where it was"), rows)
 
 
+def latency_pairs(data):
+    """[(pressure, row of the base, of the patched kernel)] of the pressures that both have."""
+    found = {(r["pressure"], r["kernel"]): r for r in data["latency"]}
+    return [(p, *(found[p, k] for k in KERNELS)) for p in PRESSURES
+            if all((p, k) in found for k in KERNELS)]
+
+
+def _latencies_compared(data):
+    rows = []
+    for pressure, base, patched in latency_pairs(data):
+        for key in ("median", "mean"):
+            a, b = base[key], patched[key]
+            rows.append((f"{PRESSURES[pressure]}: {key}", number(a), number(b), f"{b - a:+,.0f}",
+                         _ratio(a, b), "slower" if b > a else "faster" if b < a else "same"))
+    return ("Latency of hinting faults of THP against the base, guest nanoseconds, that is "
+            "instructions", ("", *KERNELS, "difference", "ratio", "patched is"), rows)
+
+
+def _slower(data):
+    """A sentence that names the pressures under which faults take longer than on the base."""
+    worse = [f"{PRESSURES[p]} by {number(b['median'] - a['median'])} "
+             f"({100 * (b['median'] / a['median'] - 1):.1f} %)"
+             for p, a, b in latency_pairs(data) if b["median"] > a["median"]]
+    return [f"The median hinting fault takes longer than on the base: {', '.join(worse)}. Judged is "
+            f"only: {PRESSURES['full']}."] if worse else []
+
+
 def notes(data):
     """What a reader must know of the numbers, in sentences."""
     base, patched = (100 * s for s in PUBLISHED_SERVED)
@@ -302,7 +329,7 @@ def notes(data):
         f"the base, {patched:.1f} % patched; that is of a machine, which runs some thousand "
         "instructions in it: the shares are given for one, two and four of them in a nanosecond. "
         "A local fault takes about 1,000, which makes the first of them a matter of a few "
-        "instructions."]
+        "instructions.", *_slower(data)]
 
 
 # Plots

@@ -100,12 +100,32 @@ class Tables(unittest.TestCase):
 
     def test_shape(self):
         found = cost_report.tables(DATA)
-        self.assertEqual(len(found), 3 + 7 + 1)
+        self.assertEqual(len(found), 3 + 7 + 2)
         for title, header, rows in found:
             self.assertTrue(title and rows)
             for row in rows:
                 self.assertEqual(len(row), len(header))
                 self.assertTrue(all(isinstance(cell, str) for cell in row))
+
+    def test_all_pressures_are_compared(self):
+        rows = {r[0]: r[1:] for title, _, rows in cost_report.tables(DATA) for r in rows
+                if "against the base" in title}
+        self.assertEqual(rows["node free: median"], ("996", "1,023", "+27", "1.027", "slower"))
+        self.assertEqual(rows["node nearly full: median"],
+                         ("22,623", "1,241", "-21,382", "0.055", "faster"))
+        self.assertEqual(rows["node in pieces: median"],
+                         ("1,977", "3,288", "+1,312", "1.663", "slower"))
+        self.assertEqual(len(rows), 6)
+
+    def test_what_is_slower_is_said(self):
+        self.assertIn("node free by 27 (2.7 %), node in pieces by 1,312 (66.3 %). Judged is only: "
+                      "node nearly full.", cost_report.notes(DATA)[-1])
+        same = copy.deepcopy(DATA)
+        for r in same["latency"]:
+            r["median"] = 1000
+        self.assertNotIn("takes longer", " ".join(cost_report.notes(same)))
+        one = DATA | {"latency": [r for r in DATA["latency"] if r["kernel"] == "base"]}
+        self.assertNotIn("takes longer", " ".join(cost_report.notes(one)))
 
     def test_nothing(self):
         self.assertEqual(cost_report.tables(NOTHING), [])
