@@ -105,14 +105,19 @@ def measure(kernels, share, folder, quick):
 
     data: {"copied": bytes that an instruction of the copy moves, 0 if not known,
     "costs": a row() for each operation, size and kernel, "latency": a latency()
-    for each pressure and kernel}.  What a guest did not deliver is not there.
+    for each pressure and kernel, "sizes": KiB of the pages of a THP and less that the
+    patched kernel was asked for, None if it has not said what it has, "device":
+    whether it has one}.  What a guest did not deliver is not there.
     """
+    there = {"sizes": None, "device": has_device(kernels["patched"])}
     run = Run(share, folder, quick, profile.plugin(),
               next(iter(kernels.values())).arch.copied)
     for name, kernel in kernels.items():
         # Each kernel does the same first: what comes later finds memory in the same state.
         about = run.profiled(name, kernel, "cost", [HINT_THP, MOVE, hint(0)])
         sizes = between(about["page_kib"], quick)
+        if name == "patched" and about["page_kib"]:
+            there["sizes"] = sizes
         if sizes:
             run.profiled(name, kernel, "cost by size", [hint(kib) for kib in sizes])
         if name != "base" and has_device(kernel):
@@ -122,7 +127,8 @@ def measure(kernels, share, folder, quick):
     tasks = [machine.Task(p, f"./hint_latency.run -f {faults} {p}", 300) for p in pressures]
     for name, kernel in kernels.items():
         run.profiled(name, kernel, "latency", tasks, "\n".join((setup(PIECES), NO_DEFRAG)))
-    return run.guests, {"copied": run.copied, "costs": run.costs, "latency": run.latency}
+    return run.guests, {"copied": run.copied, "costs": run.costs, "latency": run.latency,
+                        **there}
 
 
 def between(page_kib, quick):

@@ -205,6 +205,7 @@ class Plan(test_common.Folder):
         self.assertEqual([(r["kernel"], r["pressure"]) for r in data["latency"]],
                          [(k, p) for k in ("base", "patched") for p in cost.PRESSURES])
         self.assertEqual(json.loads(json.dumps(data)), data)
+        self.assertEqual((data["sizes"], data["device"]), ([16, 64, 1024], True))
 
     def test_what_make_run_wants(self):
         kernels = self.kernels()
@@ -227,6 +228,7 @@ class Plan(test_common.Folder):
         self.assertEqual([g["verdict"] for g in guests].count("crash"), 1)
         self.assertEqual({r["kernel"] for r in data["costs"] if r["what"] == "hint"}, {"base"})
         self.assertEqual(len(data["latency"]), 6)
+        self.assertIsNone(data["sizes"])
 
     def test_latencies_need_their_guest(self):
         _, data = self.measure(fails="latency")

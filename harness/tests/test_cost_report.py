@@ -55,7 +55,35 @@ class Checks(unittest.TestCase):
         data = copy.deepcopy(DATA)
         data["costs"] = [r for r in data["costs"] if r["kernel"] != "base"]
         self.assertEqual(len(failed(data)), 2)
-        self.assertEqual(len(failed(NOTHING)), 5)
+        self.assertEqual(len(failed(NOTHING)), 8)
+
+    def without(self, *names, **more):
+        """The checks that do not hold, and those that say why, without rows of some operations."""
+        data = DATA | more
+        data["costs"] = [r for r in DATA["costs"] if r["what"] not in names
+                         and (r["what"], r["kib"]) not in names]
+        return failed(data), [c["why"] for c in cost_report.checks(data) if c["why"]]
+
+    def test_sizes_not_measured(self):
+        gone = [("hint", kib) for kib in (16, 32, 64, 128, 256, 512, 1024)]
+        what = "hinting faults: a page of each size takes fewer instructions than as many base pages"
+        self.assertEqual(self.without(sizes=[16, 64]), ([], []))
+        self.assertEqual(self.without(*gone, sizes=[16, 64]),
+                         ([what], ["16K: not measured, 64K: not measured"]))
+        self.assertEqual(self.without(*gone[:1], sizes=[16, 64]), ([what], ["16K: not measured"]))
+        self.assertEqual(self.without(*gone, sizes=[]), ([], [
+            "not measured, between a base page and a PMD's: the kernel has no such size"]))
+        self.assertEqual(self.without(*gone, sizes=None), ([what], ["not measured"]))
+        self.assertEqual(self.without(*gone, ("hint", 2048), sizes=[])[1][-1], "not measured")
+        data = changed("hint", "patched", median=10 ** 7) | {"sizes": []}
+        self.assertIn(what, failed(data))
+
+    def test_device_not_measured(self):
+        for more in ({}, {"device": True}):
+            found, why = self.without("to_device", "to_system", **more)
+            self.assertEqual((len(found), why), (2, ["not measured"] * 2))
+        self.assertEqual(self.without("to_device", "to_system", device=False),
+                         ([], ["not measured, the kernel has no module test_hmm"] * 2))
 
     def test_sizes(self):
         data = copy.deepcopy(DATA)
