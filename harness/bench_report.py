@@ -151,7 +151,9 @@ def _row(data, row):
             "p_base": compare.differs(modelled("base"), modelled("patched")),
             "ratio_off": compare.ratio(modelled("off"), modelled("patched")),
             "best_off": compare.ratio(modelled("off"), modelled("hard")),
-            "p_off": compare.differs(modelled("off"), modelled("patched"))}
+            "p_off": compare.differs(modelled("off"), modelled("patched")),
+            "ratio_peer": compare.ratio(modelled("peer"), modelled("patched")),
+            "p_peer": compare.differs(modelled("peer"), modelled("patched"))}
 
 
 def finish(data):
@@ -288,11 +290,15 @@ def check_lines(data):
 # Tables ---------------------------------------------------------------------
 
 def _cell(s, digits, scale=1):
-    """'mean ± half of the interval', or what of it there is."""
+    """'mean ± half of the interval (deviation)', or what of it there is."""
     if not s or s["mean"] is None:
         return "-"
-    mean = number(scale * s["mean"], digits)
-    return mean if s["ci"] is None else f"{mean} ± {number(scale * s['ci'], digits)}"
+    cell = number(scale * s["mean"], digits)
+    if s["ci"] is not None:
+        cell += f" ± {number(scale * s['ci'], digits)}"
+    if s.get("deviation") is not None:
+        cell += f" ({number(scale * s['deviation'], digits)})"
+    return cell
 
 
 def probability(p):
@@ -322,12 +328,14 @@ def _figures(data, key, names, scale=1, digits=None):
 def modelled_table(data):
     """Modelled memory time of all columns."""
     names = columns(data)
-    rows = [(*cells, *(number(row[k], 3) for k in ("ratio_base",)), probability(row["p_base"]),
-             *(number(row[k], 3) for k in ("ratio_off", "best_off")))
+    others = ("base", "off") + (("peer",) if "peer" in names else ())
+    rows = [(*cells, *(text for n in others for text in (number(row[f"ratio_{n}"], 3),
+                                                         probability(row[f"p_{n}"]))),
+             number(row["best_off"], 3))
             for cells, (row, _) in zip(_figures(data, "modelled", names), _names(data))]
     return ("Modelled memory time, million local accesses",
-            ("workload", "pages", *_heads(data, names), "patched/base", "p", "patched/off",
-             "hard/off"), rows, 2)
+            ("workload", "pages", *_heads(data, names),
+             *(word for n in others for word in (f"patched/{n}", "p")), "hard/off"), rows, 2)
 
 
 def _free(data):
@@ -447,8 +455,8 @@ def notes(data):
         "ones, and no less. Off balance, half of the traffic of threads on both nodes is local by "
         f"chance: {local / ((local + remote) / 2):.3f} is the least then, if it is all local from "
         "the start.",
-        "± is half of the 95 % confidence interval of the mean; p is Welch's t-test, two-sided; of "
-        "the checks one-sided. Seconds are those of an emulated, metered guest: they say nothing "
+        "± is half of the 95 % confidence interval of the mean, in brackets the standard deviation "
+        "of the runs; p is Welch's t-test, two-sided; of the checks one-sided. Seconds are those of an emulated, metered guest: they say nothing "
         "of a real one.",
         *cost_report.notes(data["cost"])]
 

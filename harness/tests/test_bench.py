@@ -788,6 +788,39 @@ class Page(unittest.TestCase):
             for title, *_ in bench_report.tables(self.data) + bench_report.cost_tables(self.data):
                 self.assertIn(title, text)
 
+    def modelled(self, data):
+        """{title: cells} of the row of pages of 2M of numa01, in the order of the table; the table
+        is in the page and in the Markdown."""
+        bench_report.finish(data)
+        _, head, rows, _ = bench_report.modelled_table(data)
+        row = next(r for r in rows if r[1] == "2M")
+        self.assertIn(" | ".join(row), bench_report.markdown(data))
+        self.assertIn("".join(f"<td>{c}</td>" for c in row[2:]).replace("<0.001", "&lt;0.001"),
+                      bench_report.html(data))
+        return list(zip(head, row))
+
+    def test_deviation(self):
+        data = results(3)
+        for r, n in zip(of(data, "patched", 2048, "numa01"), (30, 31, 35)):
+            r["traffic"]["modelled"] = n * 1e6
+        self.assertEqual(dict(self.modelled(data))["patched"], "32.00 ± 6.57 (2.65)")
+        self.assertIn("in brackets the standard deviation", bench_report.notes(data)[3])
+
+    def test_ratios_have_a_p(self):
+        data = results(4)
+        cells = self.modelled(data)
+        at = [i for i, (title, _) in enumerate(cells) if title == "p"]
+        self.assertEqual([cells[i - 1][0] for i in at], ["patched/base", "patched/off"])
+        row = next(r for r in data["summary"] if (r["workload"], r["kib"]) == ("numa01", 2048))
+        self.assertEqual([cells[i][1] for i in at],
+                         [bench_report.probability(row[k]) for k in ("p_base", "p_off")])
+        data["runs"] += [r | {"column": "peer", "traffic": r["traffic"] | {"modelled": 1e6}}
+                         for r in of(data, "base", 2048)]
+        cells = self.modelled(data)
+        self.assertEqual(cells[-3][0], "patched/peer")
+        self.assertAlmostEqual(float(cells[-3][1]), 31, delta=1)
+        self.assertEqual(cells[-2], ("p", "<0.001"))
+
     def test_peer_has_a_name(self):
         data = results(2)
         data["plan"]["rows"]["peer"] = data["plan"]["rows"]["base"]
