@@ -418,6 +418,18 @@ def cost_tables(data):
             for title, head, rows in cost_report.tables(data["cost"])]
 
 
+def setup_table(data):
+    """Kernels, settings and workloads."""
+    rows = [(f"{n} kernel", ", ".join(filter(None, (
+        k.get("release"), k.get("image"), f"tree {k['tree'] or '-'}", k["key"]))))
+            for n, k in data["kernels"].items()]
+    rows += [(k, str(v)) for k, v in data["sysctls"].items()]
+    for workload, passes in data.get("plan", {}).get("passes", {}).items():
+        rows.append((workload, f"{data['plan']['mib'][workload]} MiB of a process, "
+                               f"{passes} passes"))
+    return ("Setup", ("", ""), rows, 2)
+
+
 def about(data):
     """What was measured, in sentences."""
     nodes = data["nodes"]
@@ -479,11 +491,11 @@ def failed_lines(data):
 
 
 def markdown(data):
-    """The same as Markdown."""
+    """The same as Markdown, and how it was set up."""
     out = ["# Memory traffic and cost of migration", "", *about(data), ""]
     out += ["    " + s for s in check_lines(data) + failed_lines(data)]
     out += ["", f"Verdict: {data['verdict']}", ""]
-    for title, head, rows, left in tables(data) + cost_tables(data):
+    for title, head, rows, left in tables(data) + cost_tables(data) + [setup_table(data)]:
         out += [f"## {title}", "", "| " + " | ".join(head) + " |",
                 "|" + "|".join([" --- "] * left + [" ---: "] * (len(head) - left)) + "|",
                 *("| " + " | ".join(r) + " |" for r in rows), ""]
@@ -575,20 +587,8 @@ def html(data):
     for title, svg in cost_report.plots(data["cost"]):
         parts.append(_plots_html(title, "", [svg], large=True))
     parts += ["<h2>How to read this</h2>", *(f"<p>{escape(s)}</p>" for s in notes(data)),
-              _setup_html(data), "</body></html>"]
+              _table_html(setup_table(data)), "</body></html>"]
     return "\n".join(p for p in parts if p) + "\n"
-
-
-def _setup_html(data):
-    """Kernels and settings."""
-    rows = [(f"{n} kernel", ", ".join(filter(None, (
-        k.get("release"), k.get("image"), f"tree {k['tree'] or '-'}", k["key"]))))
-            for n, k in data["kernels"].items()]
-    rows += [(k, str(v)) for k, v in data["sysctls"].items()]
-    for workload, passes in data.get("plan", {}).get("passes", {}).items():
-        rows.append((workload, f"{data['plan']['mib'][workload]} MiB of a process, "
-                               f"{passes} passes"))
-    return _table_html(("Setup", ("", ""), rows, 2))
 
 
 def write(data, folder):

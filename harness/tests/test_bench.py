@@ -788,6 +788,13 @@ class Page(unittest.TestCase):
             for title, *_ in bench_report.tables(self.data) + bench_report.cost_tables(self.data):
                 self.assertIn(title, text)
 
+    def test_setup(self):
+        for cells in (("base kernel", f"tree {'a' * 40}, k1"),
+                      ("kernel.numa_balancing_scan_delay_ms", "100"),
+                      ("numa01", "32 MiB of a process, 60 passes")):
+            self.assertIn(f"| {' | '.join(cells)} |\n", bench_report.markdown(self.data))
+            self.assertIn("".join(f"<td class=text>{c}</td>" for c in cells), self.page)
+
     def modelled(self, data):
         """{title: cells} of the row of pages of 2M of numa01, in the order of the table; the table
         is in the page and in the Markdown."""
