@@ -183,6 +183,11 @@ class Bench(Scripts):
         found = self.run_bench(1, failed="hard 2 numa01 64: the node is <too> small\n")
         self.assertEqual(found[0][:2], ("numa01.64K.hard.2", "fail"))
 
+    def test_failed_runs_are_called_as_others(self):
+        found = self.run_bench(1, failed="on 1 numa01 2048: killed\nno run at all\n")
+        self.assertEqual([c[:2] for c in found], [("numa01.2M.on.1", "fail"),
+                                                  ("kernel.splats", "pass")])
+
     def test_one_node_is_a_skip(self):
         self.assertEqual([c[:2] for c in self.run_bench(4)], [("bench", "skip")])
 
