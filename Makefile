@@ -10,7 +10,7 @@ export ARCH FLAVOR ONLY MINUTES KERNEL CMD SHARE TIMEOUT ACCEL SLOW QUICK PEER A
 # A shell command in CMD is for the guest's shell: no $ of it is make's.
 override CMD := $(value CMD)
 
-STEPS = run bench compare test shell guest apply export check configs mutants stress native lava
+STEPS = run bench compare test metered shell guest apply export check configs mutants stress native lava
 
 help:
 	@echo 'make run       base and patched kernels side by side in a two-node guest: one table'
@@ -18,6 +18,7 @@ help:
 	@echo '               [FROM=results/... its report made anew, nothing run]'
 	@echo 'make compare   two results of make bench, or of make native: A=results/... B=results/...'
 	@echo 'make test      harness tests, KUnit, kselftests  [ARCH=x] [FLAVOR=release|debug|64k|...|all] [ONLY=test]'
+	@echo "make metered   the bench's own tests in guests: plugin, profile"
 	@echo 'make shell     a shell in the guest              [KERNEL=base|patched] [SHARE=dir]'
 	@echo 'make guest     CMD="..." in the guest            [KERNEL=base|patched] [SHARE=dir] [TIMEOUT=s]'
 	@echo 'make apply     import the base, apply the series as branches of build/linux'

@@ -17,6 +17,7 @@ STEPS = {
     "bench": ("bench", "step_bench", (install.BUILD, install.RUN)),
     "compare": ("bench_compare", "step_compare", (install.RUN,)),
     "test": ("test", "step_test", (install.BUILD, install.RUN)),
+    "metered": ("test", "step_metered", (install.BUILD, install.RUN)),
     "shell": ("guest", "step_shell", (install.BUILD,)),
     "guest": ("guest", "step_guest", (install.BUILD,)),
     "stress": ("stress", "step_stress", (install.BUILD,)),

@@ -287,10 +287,23 @@ def step_test():
     if len(kinds) > 1:
         print(table, flush=True)
         show(ktap.failed(cases))
+    return _end(folder, cases)
+
+
+def _end(folder, cases):
+    """Say where the results are and, last, how many passed: the exit code."""
     say(f"results: {folder}")
     write_file(folder / "summary", ktap.summary(cases) + "\n")
     print(ktap.summary(cases), flush=True)
     return EXIT_CODES[ktap.verdict(cases)]
+
+
+def step_metered():
+    """make metered: the bench's own tests, with QEMU's plugins and a kernel of the host's kind."""
+    kernels.build(arches.default(), series.trees()["patched"], what="the patched kernel")
+    folder = new_results("metered")
+    say("the bench's own tests in guests: plugins, bounds, bench/native; some minutes")
+    return _end(folder, own("metered_*.py", folder))
 
 
 def _all(todo, only, tree, known, folder, cases, kinds):

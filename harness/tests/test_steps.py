@@ -1,10 +1,14 @@
 """Choosing tests, judging guests, reading mutants."""
 
+import contextlib
+import io
+import re
 import unittest
 from pathlib import Path
 from unittest import mock
 
-from harness import check, machine, mutants, splat, stress, test
+from harness import (__main__ as front, check, common, kernel, ktap, machine, mutants, series, splat,
+                     stress, test)
 from harness.common import Failure
 from harness.tests.test_common import Folder
 
@@ -42,6 +46,39 @@ class Select(unittest.TestCase):
         with self.assertRaisesRegex(Failure, "ONLY=nonsense: no such test; there is kunit, "
                                     "thp_numa, thp_numa_race"):
             test.select("nonsense", KNOWN)
+
+
+class Steps(unittest.TestCase):
+    def test_makefile_has_all(self):
+        text = (common.ROOT / "Makefile").read_text()
+        names = re.search(r"^STEPS = (.*)$", text, re.M)[1].split()
+        self.assertEqual(sorted(names), sorted(front.STEPS))
+        for name in names:
+            self.assertRegex(text, rf"(?m)^\t@echo [\"']make {name} ")
+
+
+class Metered(Folder):
+    """make metered: a kernel first, or all of the tests would be skipped."""
+
+    def metered(self, *verdicts):
+        """Exit code, what was printed, and what was done in which order."""
+        done = []
+
+        def own(pattern, folder):
+            done.append(pattern)
+            return [ktap.Case(f"harness.{n}", v) for n, v in enumerate(verdicts)]
+        with mock.patch.object(test, "own", own), \
+                mock.patch.object(series, "trees", return_value={"patched": "tree"}), \
+                mock.patch.object(kernel, "build", lambda arch, tree, what: done.append(tree)), \
+                contextlib.redirect_stdout(io.StringIO()) as out:
+            return test.step_metered(), out.getvalue().splitlines()[-1], done
+
+    def test_last_line(self):
+        self.assertEqual(self.metered("pass", "skip", "pass"),
+                         (0, "2 passed, 0 failed, 1 skipped", ["tree", "metered_*.py"]))
+        self.assertEqual(self.metered("pass", "fail")[:2], (1, "1 passed, 1 failed, 0 skipped"))
+        folder, = (self.tmp / "results").glob("*-metered")
+        self.assertTrue((folder / "summary").exists())
 
 
 class Order(unittest.TestCase):
