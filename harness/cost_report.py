@@ -319,8 +319,8 @@ def _slower(data):
     worse = [f"{PRESSURES[p]} by {number(b['median'] - a['median'])} "
              f"({100 * (b['median'] / a['median'] - 1):.1f} %)"
              for p, a, b in latency_pairs(data) if b["median"] > a["median"]]
-    return [f"The median hinting fault takes longer than on the base: {', '.join(worse)}. Judged is "
-            f"only: {PRESSURES['full']}."] if worse else []
+    return [f"The median hinting fault takes longer than on the base: {', '.join(worse)}. "
+            f"Judged is only: {PRESSURES['full']}."] if worse else []
 
 
 def notes(data):

@@ -134,7 +134,8 @@ def read(path):
         except (ValueError, KeyError, TypeError, IndexError) as e:
             if number == len(lines) and line.startswith('{"phase"') and line[-1] != "\n":
                 break
-            raise Failure(f"{path}:{number}: not a record of the meter: {line.rstrip()[:60]}") from e
+            raise Failure(f"{path}:{number}: not a record of the meter: "
+                          f"{line.rstrip()[:60]}") from e
     return found
 
 

@@ -853,8 +853,9 @@ class Page(unittest.TestCase):
 
     def test_costs_are_explained(self):
         for text in (self.page, bench_report.markdown(self.data), bench_report.text(self.data)):
-            for words in ("18.4 % of the faults", "55.7 % patched", "The copy of the data is the floor",
-                          "8 bytes an instruction", "a nanosecond of theirs is one instruction"):
+            for words in ("18.4 % of the faults", "55.7 % patched",
+                          "The copy of the data is the floor", "8 bytes an instruction",
+                          "a nanosecond of theirs is one instruction"):
                 self.assertIn(words, text)
 
     def test_ids_of_plots_do_not_clash(self):

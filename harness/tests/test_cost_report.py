@@ -66,7 +66,8 @@ class Checks(unittest.TestCase):
 
     def test_sizes_not_measured(self):
         gone = [("hint", kib) for kib in (16, 32, 64, 128, 256, 512, 1024)]
-        what = "hinting faults: a page of each size takes fewer instructions than as many base pages"
+        what = "hinting faults: a page of each size takes fewer instructions than as many " \
+               "base pages"
         self.assertEqual(self.without(sizes=[16, 64]), ([], []))
         self.assertEqual(self.without(*gone, sizes=[16, 64]),
                          ([what], ["16K: not measured, 64K: not measured"]))

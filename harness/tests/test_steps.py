@@ -7,8 +7,8 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from harness import (__main__ as front, check, common, kernel, ktap, machine, mutants, series, splat,
-                     stress, test)
+from harness import (__main__ as front, check, common, kernel, ktap, machine, mutants, series,
+                     splat, stress, test)
 from harness.common import Failure
 from harness.tests.test_common import Folder
 
