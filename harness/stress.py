@@ -27,12 +27,9 @@ def programs(tree):
     Where cases are named stress, for everything at once, they are run alone.
     """
     found = {}
-    for name, cases in test.catalogue(tree).items():
-        if name == test.KUNIT or name.endswith(".sh"):
-            continue
-        text = kernels.git("show", f"{tree}:{test.MM}/{name}.c")
+    for name, text in test.sources(tree).items():
         if "race_seconds(" in text:
-            alone = [c for c in cases if c.startswith("stress.")]
+            alone = [c for c in test.cases_of(text) if c.startswith("stress.")]
             found[name] = (alone, len(alone) or len(TEST.findall(text)))
     return found
 

@@ -6,6 +6,7 @@ the guest down does not take the rest with it: they get a new guest.
 """
 
 import os
+import posixpath
 import re
 import unittest
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ KUNIT = "kunit"
 READ_KUNIT = "cat /sys/kernel/debug/kunit/*/results"
 CASE = re.compile(r"^TEST(?:_F)?(?:_TIMEOUT|_SIGNAL)?\(\s*(\w+)(?:\s*,\s*(\w+))?", re.M)
 PROGRAMS = re.compile(r"^TEST_(?:GEN_|CUSTOM_)?PROGS\s*[:+]?=\s*(.*)$", re.M)
+VPATH = re.compile(r"^vpath\s+(\S+\.c)\s+(\S+)$", re.M)
 KCASE = re.compile(r"KUNIT_CASE(?:_PARAM)?\(\s*(\w+)")
 
 
@@ -55,21 +57,33 @@ def limit(folder):
     return int(found[1]) if found else 45
 
 
-def catalogue(tree):
-    """{program or suite: names of its cases}, read from the sources of a tree."""
-    found = {KUNIT: []}
+def sources(tree):
+    """{program: text of its source}, in the order of the Makefile; '' of a script.
+
+    A program may be that of another target: make's vpath says where its source is.
+    """
     try:
         makefile = kernels.git("show", f"{tree}:{MM}/Makefile").replace("\\\n", " ")
     except Failure as e:
         raise Failure(f"the series has no kselftest target mm ({MM})") from e
-    programs = PROGRAMS.findall(makefile)
-    for name in " ".join(programs).split():
-        found[name] = []
-        if name.endswith(".sh"):
-            continue
-        text = kernels.git("show", f"{tree}:{MM}/{name}.c")
-        for first, second in CASE.findall(text):
-            found[name].append(f"{first}.{second}" if second else f"global.{first}")
+    elsewhere = dict(VPATH.findall(makefile))
+
+    def text(name):
+        path = posixpath.normpath(f"{MM}/{elsewhere.get(f'{name}.c', '.')}/{name}.c")
+        return "" if name.endswith(".sh") else kernels.git("show", f"{tree}:{path}")
+
+    return {n: text(n) for n in " ".join(PROGRAMS.findall(makefile)).split()}
+
+
+def cases_of(text):
+    """Names of the cases in the source of a program."""
+    return [f"{first}.{second}" if second else f"global.{first}"
+            for first, second in CASE.findall(text)]
+
+
+def catalogue(tree):
+    """{program or suite: names of its cases}, read from the sources of a tree."""
+    found = {KUNIT: []} | {n: cases_of(text) for n, text in sources(tree).items()}
     try:
         files = kernels.git("ls-tree", "--name-only", f"{tree}:mm/tests").splitlines()
     except Failure:

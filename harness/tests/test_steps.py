@@ -81,6 +81,27 @@ class Metered(Folder):
         self.assertTrue((folder / "summary").exists())
 
 
+class Catalogue(unittest.TestCase):
+    FILES = {
+        "mm/Makefile": "TEST_GEN_PROGS += thp_a \\\n\tb-tests\nTEST_PROGS := c.sh\n"
+                       "TEST_GEN_PROGS_EXTENDED += d\nvpath b-tests.c ../vm\n",
+        "mm/thp_a.c": "TEST_F(pair, swap)\nTEST(alone)\n",
+        "vm/b-tests.c": "TEST_F_TIMEOUT(hmm, read, 9)\n"}
+
+    def git(self, command, *args):
+        if command == "ls-tree":
+            return "x_kunit.c"
+        if args[0] == "tree:mm/tests/x_kunit.c":
+            return "\tKUNIT_CASE(one),\n"
+        return self.FILES[args[0].removeprefix("tree:tools/testing/selftests/")]
+
+    def test_cases(self):
+        with mock.patch("harness.kernel.git", self.git):
+            self.assertEqual(test.catalogue("tree"), {
+                "kunit": ["one"], "thp_a": ["pair.swap", "global.alone"],
+                "b-tests": ["hmm.read"], "c.sh": []})
+
+
 class Order(unittest.TestCase):
     def test_longest_first(self):
         plan = {"a": (mock.Mock(slow=1), [1, 2]), "failed": ("a case", [3]),
@@ -112,12 +133,8 @@ class Stress(unittest.TestCase):
     def test_programs(self):
         texts = {"thp_race": "x = race_seconds(1);\nFIXTURE_VARIANT_ADD(a, b) {};\n"
                              "TEST_F_TIMEOUT(a, c, 9)\n", "thp_other": "TEST(a)\n",
-                 "thp_all": "race_seconds(1)\nTEST_F(stress, all)\nTEST(b)\n"}
-        cases = {"kunit": [], "thp_race": ["a.c"], "thp_other": ["global.a"],
-                 "thp_all": ["stress.all", "global.b"]}
-        with mock.patch("harness.test.catalogue", return_value=cases), \
-                mock.patch("harness.kernel.git", side_effect=lambda _, path:
-                           texts[path.rpartition("/")[2].removesuffix(".c")]):
+                 "thp_all": "race_seconds(1)\nTEST_F(stress, all)\nTEST(b)\n", "x.sh": ""}
+        with mock.patch("harness.test.sources", return_value=texts):
             self.assertEqual(stress.programs("tree"),
                              {"thp_race": ([], 2), "thp_all": (["stress.all"], 1)})
 
