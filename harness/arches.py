@@ -27,6 +27,7 @@ class Arch:
     image: str              # the image, relative to the object folder
     flavors: tuple = ()     # kernels that only this one has, tests run on them on demand
     compiled: tuple = ()    # ... that `make check` only compiles: their THP are too large
+    configs: tuple = ()     # ... that `make configs` only compiles: they take long
 
     qemu: str = ""          # program
     qemu_package: str = ""
@@ -56,6 +57,7 @@ class Arch:
 ARCHES = {a.name: a for a in (
     Arch("x86_64", "x86_64", ("x86_64",), "amd64", "x86_64-linux-gnu",
          "bzImage", "arch/x86/boot/bzImage", flavors=("no-thp-migration",),
+         configs=("drivers",),
          qemu="qemu-system-x86_64", qemu_package="qemu-system-x86",
          machine=("-machine", "q35"), cpu="max", icount_cpu="max,-erms,-fsrm", copied=8,
          console="ttyS0 no_timer_check", serial_bus="virtio-serial-pci"),
@@ -65,7 +67,7 @@ ARCHES = {a.name: a for a in (
          machine=("-machine", "virt,gic-version=3"), cpu="cortex-a72",
          icount_cpu="cortex-a72", console="ttyAMA0", serial_bus="virtio-serial-device"),
     Arch("ppc64le", "powerpc", ("ppc64le",), "ppc64el", "powerpc64le-linux-gnu",
-         "vmlinux", "vmlinux", flavors=("64k",),
+         "vmlinux", "vmlinux", flavors=("64k",), configs=("drivers",),
          qemu="qemu-system-ppc64", qemu_package="qemu-system-ppc",
          machine=("-machine", "pseries"), cpu="POWER9", icount_cpu="POWER9",
          console="hvc0", serial_bus="virtio-serial-pci", distances=False, slow=2,

@@ -142,6 +142,19 @@ def configs(name):
     return problems
 
 
+def flavor_of_both(arch, flavor):
+    """Base and patched kernel build as this flavor, the latter without a warning of its own."""
+    said = {}
+    for name, tree in series.trees().items():
+        try:
+            lines = kernels.compiled(arch, tree, flavor, f"the {name} kernel")
+        except Failure as e:
+            return [f"{arch.name}, {flavor}, {name}: {e}"]
+        said[name] = Counter(PLACE.sub("", line) for line in lines)
+    return [f"{arch.name}, {flavor}: new warning: {line}"
+            for line in sorted((said["patched"] - said["base"]).elements())]
+
+
 def ignored():
     """checkpatch types that do not count; one line each: type, tab, reason."""
     found = []
@@ -248,16 +261,20 @@ def step_check():
 
 
 def step_configs():
-    """make configs [ARCH=] [ONLY=option]"""
-    only = os.environ.get("ONLY")
-    if only and only not in kernels.WITHOUT:
-        raise Failure(f"ONLY={only}: there is {', '.join(kernels.WITHOUT)}")
+    """make configs [ARCH=] [ONLY=option or flavor]"""
+    only, arch = os.environ.get("ONLY"), arches.wished()
+    names = [*kernels.WITHOUT, *arch.configs]
+    if only and only not in names:
+        raise Failure(f"ONLY={only}: there is {', '.join(names)}")
+    names = [only] if only else names
     series.apply()
     folder, total = new_results("configs"), 0
-    names = [only] if only else list(kernels.WITHOUT)
     with open(folder / "problems", "w", encoding="utf-8") as out:
         for number, name in enumerate(names, 1):
-            total += _tell(f"{number}/{len(names)} without {name}", configs(name), out)
+            if name in arch.configs:
+                total += _tell(f"{number}/{len(names)} {name}", flavor_of_both(arch, name), out)
+            else:
+                total += _tell(f"{number}/{len(names)} without {name}", configs(name), out)
     return _end("configs", total, folder)
 
 

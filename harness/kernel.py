@@ -99,7 +99,7 @@ def content_of(tree):
 
 def flavors(arch):
     """Names of the kernels of an architecture."""
-    return FLAVORS + arch.flavors + arch.compiled
+    return FLAVORS + arch.flavors + arch.compiled + arch.configs
 
 
 def fragments(arch, flavor):

@@ -65,7 +65,7 @@ class Configuration(unittest.TestCase):
                 self.assertNotEqual(self.want(arch, flavor), release, (arch.name, flavor))
 
     def test_no_flavor_is_forgotten(self):
-        known = {"common", "debug", "series"} | set(arches.ARCHES)
+        known = {"common", "debug", "drivers", "series"} | set(arches.ARCHES)
         known |= {f"{a.name}.{f}" for a in arches.ARCHES.values() for f in kernel.flavors(a)}
         for path in kernel.CONFIG.iterdir():
             self.assertIn(path.name.rpartition(".")[0], known)
@@ -256,6 +256,15 @@ class Checks(Folder):
         with mock.patch.dict(os.environ, {"ONLY": "WATER"}), \
                 self.assertRaisesRegex(Failure, "ONLY=WATER: there is NUMA, "):
             check.step_configs()
+
+    def test_warning_that_the_base_has(self):
+        old = "m.c:1:2: warning: old"
+        said = {"base": [old], "patched": [old.replace("1", "7"), "n.c:3:4: warning: new"]}
+        with mock.patch.object(check.series, "trees", return_value={n: n for n in said}), \
+                mock.patch.object(check.kernels, "compiled",
+                                  side_effect=lambda arch, tree, *_: said[tree]):
+            self.assertEqual(check.flavor_of_both(X86, "drivers"), [
+                "x86_64, drivers: new warning: n.c: warning: new"])
 
     def test_warning_of_the_compiler(self):
         (self.tmp / "log").write_text("  CC mm/x.o\nmm/x.c:1:2: warning: unused\n")
