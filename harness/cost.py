@@ -59,15 +59,24 @@ def counting(kernel, options=()):
                            slow=kernel.slow)
 
 
+def free(kernel):
+    """A guest with one CPU that takes the time it takes."""
+    return machine.Machine(kernel.arch, machine.TOPOLOGIES["one-cpu"], boot="norandmaps",
+                           slow=kernel.slow)
+
+
 def has_device(kernel):
     """Whether there is a module for a device with memory."""
     return any(m.stem == "test_hmm" for m in kernel.modules)
 
 
-def guest(kernel, tasks, share, folder, before, options=()):
-    """A guest that counts instructions: its outcome.  before: shell commands."""
+def guest(kernel, tasks, share, folder, before, where=None):
+    """A guest, one that counts instructions if not told where: its outcome.
+
+    before: shell commands.
+    """
     job = machine.Job(tuple(tasks), where="/bench", setup=before, heartbeat=False)
-    return machine.run(counting(kernel, options), kernel, rootfs.basic(kernel) + [share], job,
+    return machine.run(where or counting(kernel), kernel, rootfs.basic(kernel) + [share], job,
                        folder)
 
 
@@ -83,17 +92,23 @@ def one_thp(built, share, folder):
 
 
 def device(kernel, share, folder):
-    """Instructions to migrate a THP to a device and back, for `make run`: guests and the record.
+    """What a THP costs to a device and back, for `make run`: guests and records.
 
-    Nothing where the kernel has no test_hmm.  The base is not measured: it has
-    no THP on a device, and its driver no way back but a fault for each page.
+    The record of "device" is in instructions, that of "device_time", of a guest
+    of one CPU that runs freely, in nanoseconds.  Nothing where the kernel has no
+    test_hmm.  The base is not measured: it has no THP on a device, and its driver
+    no way back but a fault for each page.
     """
+    guests, found = [], {}
     if not has_device(kernel):
-        return [], {}
+        return guests, found
     say("cost of the way to a device and back: patched")
-    out = guest(kernel, [DEVICE], share, folder / "cost-device",
-                "\n".join((setup(SYSCTLS), LOAD)))
-    return [guest_record("patched", "device cost", out)], records(out).get("device_cost", {})
+    for name, where in (("device", counting(kernel)), ("device_time", free(kernel))):
+        out = guest(kernel, [DEVICE], share, folder / f"cost-{name.replace('_', '-')}",
+                    "\n".join((setup(SYSCTLS), LOAD)), where=where)
+        guests.append(guest_record("patched", name.replace("_", " "), out))
+        found[name] = records(out).get("device_cost", {})
+    return guests, found
 
 
 def measure(kernels, share, folder, quick):
@@ -155,7 +170,7 @@ class Run:
         where.mkdir(parents=True, exist_ok=True)
         windows = where / "windows"
         out = guest(kernel, tasks, self.share, where, "\n".join((before, profile.SYMBOLS)),
-                    profile.options(self.plugin, windows))
+                    counting(kernel, profile.options(self.plugin, windows)))
         about = guest_record(name, what, out)
         self.guests.append(about)
         if out.verdict == "pass":

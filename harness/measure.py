@@ -50,8 +50,9 @@ def step_run():
         write_file(folder / f"config-{name}", kernel.config.read_bytes())
 
     data["guests"], data["cost"] = cost.one_thp(built, share, folder)
-    guests, data["device"] = cost.device(built["patched"], share, folder)
+    guests, found = cost.device(built["patched"], share, folder)
     data["guests"] += guests
+    data |= found
     guests, data["runs"] = autonuma(built, share, folder)
     data["guests"] += guests
     data["accel"] = guests[0]["accel"]

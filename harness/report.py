@@ -1,7 +1,7 @@
 """What `make run` says about its records: summary, checks, verdict, table, plot.
 
 `finish(data)` adds "summary", "over_time", "cost_summary", "device_summary",
-"size_summary", "contended_summary", "checks" and "verdict" to the results;
+"device_time_summary", "size_summary", "contended_summary", "checks" and "verdict" to the results;
 text() and markdown() print the same rows.
 """
 
@@ -124,9 +124,9 @@ def cost_summary(data):
 DEVICE_RATIOS = {"to_device": 2.5, "to_system": 5}
 
 
-def device_summary(data):
-    """{way: {"base"|"thp": mean, deviation and n of the instructions, "ratio"}}."""
-    record, rows = data.get("device") or {}, {}
+def device_summary(record):
+    """{way: {"base"|"thp": mean, deviation and n of instructions or nanoseconds, "ratio"}}."""
+    rows = {}
     for way in DEVICE_RATIOS if record else ():
         row = {}
         for what in ("base", "thp"):
@@ -231,7 +231,8 @@ def finish(data):
     """Add to the results all that follows from the records."""
     data["size_summary"] = size_summary(data)
     data["contended_summary"] = contended_summary(data)
-    data["device_summary"] = device_summary(data)
+    for name in ("device", "device_time"):
+        data[f"{name}_summary"] = device_summary(data.get(name) or {})
     data["summary"] = summarise(data)
     data["over_time"] = over_time(data)
     data["cost_summary"] = cost_summary(data)
@@ -530,10 +531,14 @@ DEVICE_TITLES = {"to_device": "to the device", "to_system": "back"}
 
 
 def device_rows(data):
-    """Cells of the table of instructions to a device and back."""
-    for way, row in data["device_summary"].items():
-        yield (DEVICE_TITLES[way], *(f"{number(row[w]['mean'])} ± {number(row[w]['deviation'])}"
-                                     for w in ("base", "thp")), f"{row['ratio']:.2f}")
+    """Cells of the table of what a THP costs to a device and back."""
+    for name, unit, scale, digits in (("device", "instructions", 1, 0),
+                                      ("device_time", "milliseconds", 1e-6, 3)):
+        for way, row in data[f"{name}_summary"].items():
+            yield (f"{DEVICE_TITLES[way]}, {unit}",
+                   *(" ± ".join(number(row[w][key] * scale, digits)
+                                for key in ("mean", "deviation")) for w in ("base", "thp")),
+                   f"{row['ratio']:.2f}")
 
 
 def size_rows(data):
@@ -561,7 +566,7 @@ HEADS = (
     ("", "", "base", "patched", "ratio", "p"),
     ("share on the node of its user, %", "at s", *(f"{t:g}" for t in TIMES)),
     ("one THP migrated by a hint fault", "base", "patched", "ratio"),
-    ("2 MiB to a device and back, instructions", "as base pages", "as a THP", "ratio"),
+    ("2 MiB to a device and back", "as base pages", "as a THP", "ratio"),
     ("pages of", "", "hint faults", "of remote", "migrated", "xN/migrated", "least", "xN/marked",
      "local at end, %", "seconds"),
     ("contended for by two nodes", "pages", "moved to first user", "xN/migrated", "turns",
@@ -591,7 +596,16 @@ def notes(data):
             "A run that did not converge counts with its length. Under emulation there is "
             "no remote memory:",
             "seconds show the cost of migration, not the gain of locality.",
+            *(device_notes(data) if data["device_summary"] else []),
             *(size_notes(data) if data["page_kib"] else [])]
+
+
+def device_notes(data):
+    """What a reader must know of the way to a device, in lines."""
+    n = data["device_summary"]["to_device"]["thp"]["n"]
+    return [f"To a device: the patched kernel, {n} rounds, ± is their deviation. Instructions and "
+            "milliseconds are of",
+            "two guests of one CPU; the driver's copies of the data are included."]
 
 
 def size_notes(data):

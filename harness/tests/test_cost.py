@@ -140,7 +140,7 @@ class Plan(test_common.Folder):
 
     def setUp(self):
         super().setUp()
-        self.seen, self.fails = [], ""
+        self.seen, self.counts, self.fails = [], [], ""
         for where, name, fake in ((cost.rootfs, "basic", lambda kernel: []),
                                   (machine, "run", self.run_guest),
                                   (profile, "plugin", lambda: "profile.so"),
@@ -153,6 +153,7 @@ class Plan(test_common.Folder):
     def run_guest(self, mach, kernel, _initrds, job, folder):
         """Every task delivers what its program would."""
         self.seen.append((Path(folder).name, [t.name for t in job.tasks]))
+        self.counts.append(mach.icount)
         if self.fails and self.fails in Path(folder).name:
             return Outcome("crash", "panic", 1, Path(folder), {}, [], "tcg")
         lines, windows = {}, ""
@@ -213,8 +214,12 @@ class Plan(test_common.Folder):
         self.assertEqual([g["what"] for g in guests], ["cost", "cost"])
         self.assertEqual({k: r["test"] for k, r in found.items()},
                          {"base": "thp_cost", "patched": "thp_cost"})
-        guests, record = cost.device(kernels["patched"], "bench.cpio", self.tmp)
-        self.assertEqual((guests[0]["verdict"], record["test"]), ("pass", "device_cost"))
+        guests, found = cost.device(kernels["patched"], "bench.cpio", self.tmp)
+        self.assertEqual([(g["what"], g["verdict"]) for g in guests],
+                         [("device", "pass"), ("device time", "pass")])
+        self.assertEqual({k: r["test"] for k, r in found.items()},
+                         {"device": "device_cost", "device_time": "device_cost"})
+        self.assertEqual(self.counts[-2:], [True, False])
         kernels["patched"].modules = []
         self.assertEqual(cost.device(kernels["patched"], "bench.cpio", self.tmp), ([], {}))
 
