@@ -74,12 +74,12 @@ def _runs(data, row, column):
 def mean_course(courses, bins=BINS):
     """[(time, mean)] of several [(time, value)], each value taken until the next one.
 
-    As far as half of the courses last.
+    As long as more than half of the courses last.
     """
     courses = [c for c in courses if c]
     if not courses:
         return []
-    last = statistics.median(c[-1][0] for c in courses)
+    last = statistics.median_low(c[-1][0] for c in courses)
     found = []
     for i in range(1, bins + 1):
         t = i * last / bins
@@ -189,6 +189,7 @@ def _bars(data, workload, names):
         axis.set_xticks(range(len(rows)), [size_name(r["kib"]) for r in rows])
         axis.set_xlabel("pages")
         axis.set_ylabel("million local accesses")
+        axis.set_ylim(bottom=0)
         axis.grid(axis="x", visible=False)
     return svg(draw, workload)
 
