@@ -19,16 +19,17 @@ from harness.common import (EXIT_CODES, NOT_RUN, Failure, build_dir, new_results
 
 # Workload -> (MiB of a process, passes over it).  With less memory than in `make run`, base
 # pages take less of the run to migrate; all of it is still many times what the filter of a
-# vCPU holds.  A run is some 300 million accesses, which take two host CPUs some 13 s each.
-WORKLOADS = {"numa01": (32, 150), "numa01_THREAD_ALLOC": (32, 300), "numa02": (64, 300),
-             "numa02_SMT": (64, 300)}
+# vCPU holds.  Two host CPUs run 23 million accesses a second.  In numa01, where all threads of
+# a process use all of its memory, the scheduler takes longest to decide: it runs longest.
+WORKLOADS = {"numa01": (32, 200), "numa01_THREAD_ALLOC": (32, 120), "numa02": (64, 120),
+             "numa02_SMT": (64, 120)}
 # How many times a pass of all threads writes a process' memory, with two nodes of two CPUs.
 WRITES = {"numa01": 4, "numa01_THREAD_ALLOC": 2, "numa02": 1, "numa02_SMT": 1}
 SIZES = measure.SIZES           # KiB, besides base pages and those of a PMD
 QUICK_SIZES = (64,)             # ... besides those of a PMD only
 BOOTS = 8           # of each column; four kinds: two directions (ABBA) with two start nodes
 QUICK_BOOTS = 2
-QUICK_PART = 3      # a quick run makes one of so many passes
+QUICK_PART = 2      # a quick run makes one of so many passes
 
 # The scanner's rates.  Slower ones take numa01 longer to decide, up to half of the run with a
 # fifth of them; faster ones would not be kept: the scanner itself takes at most a thirtieth of
