@@ -21,6 +21,7 @@ PATTERNS = re.compile(r"""
     | \bunregister_netdevice: | \bINFO:\ lockdep\ is\ turned\ off
     | \bpage\ dumped\ because:\ VM_BUG | \bpossible\ (circular|recursive)\ locking
     | \bsleeping\ function\ called\ from\ invalid
+    | \bBUG\ \S+\ \((Not\ t|T)ainted | \bSlab\ cache\ still\ has\ objects
 """, re.VERBOSE)
 # printk's own prefix: "[   12.345678]", with a caller id where configured.
 STAMP = re.compile(r"^\[\s*\d+\.\d+\](\[\s*[TC]\d+\])?\s?")

@@ -22,31 +22,39 @@ KUNIT = "kunit"
 READ_KUNIT = "cat /sys/kernel/debug/kunit/*/results"
 CASE = re.compile(r"^TEST(?:_F)?(?:_TIMEOUT|_SIGNAL)?\(\s*(\w+)(?:\s*,\s*(\w+))?", re.M)
 PROGRAMS = re.compile(r"^TEST_(?:GEN_|CUSTOM_)?PROGS\s*[:+]?=\s*(.*)$", re.M)
+BY_HAND = re.compile(r"^TEST_GEN_PROGS_EXTENDED\s*[:+]?=\s*(.*)$", re.M)
+WARNS = "warns="
 VPATH = re.compile(r"^vpath\s+(\S+\.c)\s+(\S+)$", re.M)
 KCASE = re.compile(r"KUNIT_CASE(?:_PARAM)?\(\s*(\w+)")
 
 
 @dataclass(frozen=True)
 class Want:
-    """Where a test program wants to run."""
+    """Where a test program wants to run.
+
+    warns: the beginning of the name of a function that is to warn in the kernel's log.
+    """
 
     topology: str = "default"
     boot: str = ""
+    warns: str = ""
 
 
 def wants(text):
-    """{program: Want} of a file `guests`: lines of `program: topology [boot arguments]`."""
+    """{program: Want} of a file `guests`: lines of `program: topology [warns=function]
+    [boot arguments]`."""
     found = {}
     for number, line in enumerate(text.splitlines(), 1):
         line = line.split("#")[0].strip()
         if not line:
             continue
         name, colon, rest = line.partition(":")
-        topology, _, boot = rest.strip().partition(" ")
+        topology, *boot = rest.split() or [""]
         if not colon or topology not in machine.TOPOLOGIES:
-            raise Failure(f"{MM}/guests:{number}: wants `program: topology [boot "
+            raise Failure(f"{MM}/guests:{number}: wants `program: topology [{WARNS}function] [boot "
                           f"arguments]`, topology one of {', '.join(machine.TOPOLOGIES)}")
-        found[name.strip()] = Want(topology, boot.strip())
+        warns = boot.pop(0).removeprefix(WARNS) if boot and boot[0].startswith(WARNS) else ""
+        found[name.strip()] = Want(topology, " ".join(boot), warns)
     return found
 
 
@@ -61,6 +69,7 @@ def sources(tree):
     """{program: text of its source}, in the order of the Makefile; '' of a script.
 
     A program may be that of another target: make's vpath says where its source is.
+    One that the Makefile leaves to be run by hand is among them if `guests` names it.
     """
     try:
         makefile = kernels.git("show", f"{tree}:{MM}/Makefile").replace("\\\n", " ")
@@ -72,7 +81,9 @@ def sources(tree):
         path = posixpath.normpath(f"{MM}/{elsewhere.get(f'{name}.c', '.')}/{name}.c")
         return "" if name.endswith(".sh") else kernels.git("show", f"{tree}:{path}")
 
-    return {n: text(n) for n in " ".join(PROGRAMS.findall(makefile)).split()}
+    by_hand = " ".join(BY_HAND.findall(makefile)).split()
+    names = " ".join(PROGRAMS.findall(makefile)).split()
+    return {n: text(n) for n in names + [n for n in by_hand if n in machines(tree)]}
 
 
 def cases_of(text):
@@ -244,15 +255,17 @@ def one_guest(kernel, want, names, tests, folder, where="", cases=(), race=0, mo
                           listen)
         if out.verdict == "infra":
             raise Failure(out.why)
-        found, left = judge(out, left)
+        found, left = judge(out, left, want.warns)
         done += found
         again += 1
     return done
 
 
-def judge(out, names):
-    """(cases, programs still to run) of an Outcome."""
+def judge(out, names, warns=""):
+    """(cases, programs still to run) of an Outcome.  warns: as in Want."""
     cases, again = [], []
+    warned = [s for s in out.splats if warns and f" {warns}" in s.line.partition("WARNING: ")[2]]
+    splats = [s for s in out.splats if s not in warned]
     begun = any(d.started for d in out.done.values())
     for name in names:
         done = out.done[name]
@@ -261,15 +274,19 @@ def judge(out, names):
             continue
         found = (ktap.suites(done.lines) if name == KUNIT and done.code is not None
                  else ktap.program(name, done, out.verdict, out.why))
-        splats = [s for s in out.splats if s.task == name]
-        if splats and done.code is not None:
-            found.append(ktap.Case(f"{name}.splat", "crash", splats[0].line))
+        mine = [s for s in splats if s.task == name]
+        if mine and done.code is not None:
+            found.append(ktap.Case(f"{name}.splat", "crash", mine[0].line))
+        if warns and any(c.verdict == "pass" for c in found):
+            found.append(ktap.Case(f"{name}.warning", "pass" if warned else "fail",
+                                   "" if warned else f"the kernel has no warning of {warns}"))
         for c in found[:1]:
             c.seconds = done.seconds
         (out.folder / f"{name}.tap").write_text("\n".join(done.lines) + "\n")
         cases += found
     told = any(c.verdict in ("crash", "timeout", "lost") for c in cases)
-    if any(s.task == "" for s in out.splats) or (out.verdict != "pass" and not told):
+    only_warned = warned and not splats and all(d.code is not None for d in out.done.values())
+    if any(s.task == "" for s in splats) or not (out.verdict == "pass" or told or only_warned):
         cases.append(ktap.Case("guest", out.verdict, out.why))
     for end in ("before", "after"):
         text = out.file(f"vmstat.{end}")

@@ -24,6 +24,8 @@ BAD = """\
 [    1.000000] addressing exception: 0005 ilc:2 [#1] SMP
 [    1.000000] Oops: Kernel access of bad area, sig: 11 [#1]
 [    1.000000] watchdog: BUG: soft lockup - CPU#0 stuck for 22s!
+[    1.000000] BUG zs_handle (Not tainted): Objects remaining in zs_handle on __kmem_cache_shutdown()
+[    1.000000] kmem_cache_destroy zs_handle: Slab cache still has objects
 [    1.000000][    T1] BUG: sleeping function called from invalid context at mm/slab.h:1
 """.splitlines()
 GOOD = """\

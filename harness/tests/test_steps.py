@@ -84,7 +84,9 @@ class Metered(Folder):
 class Catalogue(unittest.TestCase):
     FILES = {
         "mm/Makefile": "TEST_GEN_PROGS += thp_a \\\n\tb-tests\nTEST_PROGS := c.sh\n"
-                       "TEST_GEN_PROGS_EXTENDED += d\nvpath b-tests.c ../vm\n",
+                       "TEST_GEN_PROGS_EXTENDED += d\nTEST_GEN_PROGS_EXTENDED += e\n"
+                       "vpath b-tests.c ../vm\n",
+        "mm/guests": "e: default warns=f\n", "mm/e.c": "TEST(wrong)\n",
         "mm/thp_a.c": "TEST_F(pair, swap)\nTEST(alone)\n",
         "vm/b-tests.c": "TEST_F_TIMEOUT(hmm, read, 9)\n"}
 
@@ -99,7 +101,7 @@ class Catalogue(unittest.TestCase):
         with mock.patch("harness.kernel.git", self.git):
             self.assertEqual(test.catalogue("tree"), {
                 "kunit": ["one"], "thp_a": ["pair.swap", "global.alone"],
-                "b-tests": ["hmm.read"], "c.sh": []})
+                "b-tests": ["hmm.read"], "c.sh": [], "e": ["global.wrong"]})
 
 
 class Order(unittest.TestCase):
@@ -145,6 +147,10 @@ class Wants(unittest.TestCase):
         self.assertEqual(found["thp_numa"], test.Want("memoryless", "movablecore=256M quiet"))
         self.assertEqual(found["x"], test.Want())
 
+    def test_warning(self):
+        self.assertEqual(test.wants("x: default warns=migrate_vma_ cma=64M quiet"),
+                         {"x": test.Want("default", "cma=64M quiet", "migrate_vma_")})
+
     def test_unknown_machine(self):
         with self.assertRaisesRegex(Failure, "guests:1: wants .* one of default"):
             test.wants("thp_numa: mainframe")
@@ -153,11 +159,11 @@ class Wants(unittest.TestCase):
 class Judge(Folder):
     """What becomes of the programs of a guest."""
 
-    def judge(self, verdict, splats=(), **done):
+    def judge(self, verdict, splats=(), warns="", **done):
         (self.tmp / "files.tar").write_bytes(b"")
         tasks = {n: machine.Done(n, **d) for n, d in done.items()}
         out = machine.Outcome(verdict, "why", 1, self.tmp, tasks, list(splats), "tcg")
-        cases, again = test.judge(out, list(tasks))
+        cases, again = test.judge(out, list(tasks), warns)
         return {c.name: c.verdict for c in cases}, again
 
     GOOD = {"code": 0, "started": True, "lines": ["1..1", "ok 1 x"]}
@@ -178,6 +184,28 @@ class Judge(Folder):
     def test_splat_at_boot(self):
         found, _ = self.judge("crash", [splat.Splat("WARNING: x", "")], a=self.GOOD)
         self.assertEqual(found, {"a.x": "pass", "guest": "crash"})
+
+    WARNING = splat.Splat("WARNING: CPU: 1 PID: 7 at mm/x.c:9 func_a+0x1/0x2", "a")
+
+    def test_warning_that_is_wanted(self):
+        found, _ = self.judge("crash", [self.WARNING], "func_", a=self.GOOD)
+        self.assertEqual(found, {"a.x": "pass", "a.warning": "pass"})
+
+    def test_warning_that_does_not_come(self):
+        found, _ = self.judge("pass", [], "func_", a=self.GOOD)
+        self.assertEqual(found, {"a.x": "pass", "a.warning": "fail"})
+
+    def test_warning_of_another(self):
+        found, _ = self.judge("crash", [self.WARNING], "unc_", a=self.GOOD)
+        self.assertEqual(found, {"a.x": "pass", "a.warning": "fail", "a.splat": "crash"})
+
+    def test_warning_where_all_is_skipped(self):
+        skips = {"code": 4, "started": True, "lines": ["1..1", "ok 1 # SKIP x"]}
+        self.assertNotIn("a.warning", self.judge("pass", [], "func_", a=skips)[0])
+
+    def test_crash_after_a_warning_that_is_wanted(self):
+        found, _ = self.judge("crash", [self.WARNING], "func_", a=self.OPEN)
+        self.assertEqual(found, {"a": "crash"})
 
     def test_lost_after_the_last_test(self):
         found, _ = self.judge("lost", a=self.GOOD)
