@@ -84,6 +84,7 @@ def run(kernel, mutant, tests, folder):
     out = machine.run(mach, kernel, initrds, machine.Job((task,), "/tests"), folder, listen)
     if out.verdict == "infra":
         raise Failure(out.why)
+    test.took_warnings(out, mutant.want.warns)
     cases = _of(ktap.parse(out.done[mutant.program].lines, mutant.program)[0], mutant.case)
     for case in cases:
         if case.verdict == "fail":

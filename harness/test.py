@@ -261,11 +261,18 @@ def one_guest(kernel, want, names, tests, folder, where="", cases=(), race=0, mo
     return done
 
 
+def took_warnings(out, warns):
+    """Whether the kernel warned as wanted; these warnings count no more in the Outcome."""
+    wanted = [s for s in out.splats if warns and f" {warns}" in s.line.partition("WARNING: ")[2]]
+    out.splats = [s for s in out.splats if s not in wanted]
+    if wanted and not out.splats and all(d.code is not None for d in out.done.values()):
+        out.verdict, out.why = "pass", ""
+    return bool(wanted)
+
+
 def judge(out, names, warns=""):
     """(cases, programs still to run) of an Outcome.  warns: as in Want."""
-    cases, again = [], []
-    warned = [s for s in out.splats if warns and f" {warns}" in s.line.partition("WARNING: ")[2]]
-    splats = [s for s in out.splats if s not in warned]
+    cases, again, warned = [], [], took_warnings(out, warns)
     begun = any(d.started for d in out.done.values())
     for name in names:
         done = out.done[name]
@@ -274,9 +281,9 @@ def judge(out, names, warns=""):
             continue
         found = (ktap.suites(done.lines) if name == KUNIT and done.code is not None
                  else ktap.program(name, done, out.verdict, out.why))
-        mine = [s for s in splats if s.task == name]
-        if mine and done.code is not None:
-            found.append(ktap.Case(f"{name}.splat", "crash", mine[0].line))
+        splats = [s for s in out.splats if s.task == name]
+        if splats and done.code is not None:
+            found.append(ktap.Case(f"{name}.splat", "crash", splats[0].line))
         if warns and any(c.verdict == "pass" for c in found):
             found.append(ktap.Case(f"{name}.warning", "pass" if warned else "fail",
                                    "" if warned else f"the kernel has no warning of {warns}"))
@@ -285,8 +292,7 @@ def judge(out, names, warns=""):
         (out.folder / f"{name}.tap").write_text("\n".join(done.lines) + "\n")
         cases += found
     told = any(c.verdict in ("crash", "timeout", "lost") for c in cases)
-    only_warned = warned and not splats and all(d.code is not None for d in out.done.values())
-    if any(s.task == "" for s in splats) or not (out.verdict == "pass" or told or only_warned):
+    if any(s.task == "" for s in out.splats) or (out.verdict != "pass" and not told):
         cases.append(ktap.Case("guest", out.verdict, out.why))
     for end in ("before", "after"):
         text = out.file(f"vmstat.{end}")
