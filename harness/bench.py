@@ -35,7 +35,7 @@ QUICK_PART = 2      # a quick run makes one of so many passes
 # fifth of them; faster ones would not be kept: the scanner itself takes at most a thirtieth of
 # a task's time, and in a metered guest a scan takes long.
 RATES = records.SYSCTLS
-SAMPLE_MS = 1000    # between looks at the placement
+SAMPLE_MS = 100     # between looks at the placement
 SLICE_MS = 250      # of the meter
 TAIL = 0.25         # the last part of the traffic: "after convergence"
 # Seconds to boot, to place all memory, and to end: only until a guest has been seen.
@@ -175,6 +175,7 @@ def start(arch, built, quick, image):
     nodes = machine.TOPOLOGIES["default"]
     data = {"bench": 1, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "arch": arch.name, "quick": quick, "host_cpus": kernels.jobs(), "sysctls": RATES,
+            "sample_ms": SAMPLE_MS,
             "nodes": [vars(n) for n in nodes], "distances": machine.distances(nodes),
             "meter": {"cache_kib": meter.CACHE_KIB, "ways": meter.WAYS, "slice_ms": SLICE_MS},
             "kernels": {n: {"tree": k.tree, "key": k.key} for n, k in built.items()},

@@ -194,6 +194,11 @@ def _bars(data, workload, names):
     return svg(draw, workload)
 
 
+def _every(data):
+    """How often a run was looked at; results of before do not say it."""
+    return f"every {data.get('sample_ms', 1000)} ms"
+
+
 def of_runs(data):
     """[(title, note, [SVG text])] of the runs."""
     names = [n for n in COLORS if any(r["column"] == n for r in data["runs"])]
@@ -206,10 +211,9 @@ def of_runs(data):
         ("Traffic over time: local share", "Thick: mean of the runs; thin: each run.",
          [_courses(data, r, names, local_traffic, "% of the traffic") for r in rows]),
         ("Placement over time", "Share of the pages that a thread writes that are on its node, "
-         "looked up once a second.",
+         f"looked up {_every(data)}.",
          [_courses(data, r, free, placement, "% of the pages") for r in rows]),
         ("Traffic over time by node, patched", "Mean of the runs. Balanced, both nodes get the "
          "same.", [_by_node(data, r) for r in rows if _runs(data, r, "patched")]),
-        ("Hint faults over time: local share", "Of those since the last look, which was a second "
-         "before.", [_courses(data, r, balanced, local_faults, "% of the faults")
-                     for r in rows])]
+        ("Hint faults over time: local share", f"Of those since the last look: {_every(data)}.",
+         [_courses(data, r, balanced, local_faults, "% of the faults") for r in rows])]

@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -66,6 +67,7 @@ struct thread {
 	atomic_int node;
 	long passes;
 	unsigned char value;	/* what the last pass wrote */
+	double ended;		/* when it had written all, of mem_seconds() */
 };
 
 struct process {
@@ -81,7 +83,7 @@ struct process {
 /* Between the processes. */
 static struct shared {
 	pthread_barrier_t placed, go, over;
-	atomic_int finished;	/* threads */
+	sem_t ended;		/* posted by each thread */
 	struct process process[PROCESSES];
 } *shared;
 
@@ -243,7 +245,8 @@ static void *thread_main(void *arg)
 	while (run.seconds > 0 ? mem_seconds() - began < run.seconds
 			       : t->passes < run.passes)
 		one_pass(t, 1 + t->passes++ % 255);
-	atomic_fetch_add(&shared->finished, 1);
+	t->ended = mem_seconds();
+	sem_post(&shared->ended);
 	return NULL;
 }
 
@@ -405,26 +408,50 @@ static void take(struct sample *s)
 	s->time = mem_seconds() - run.began;
 }
 
-/*
- * Samples until the first thread has finished; how many.  Ahead of the threads,
- * which leave no CPU idle; a late sample is not followed by a burst.
- */
-static size_t watch(void)
+/* Wait for a thread to end, at most until the next sample is due: has one? */
+static bool one_ended(void)
 {
-	struct timespec slice = {
-		run.slice_ms / 1000, run.slice_ms % 1000 * 1000000,
-	};
+	struct timespec until;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_nsec += run.slice_ms % 1000 * 1000000;
+	until.tv_sec += run.slice_ms / 1000 + until.tv_nsec / 1000000000;
+	until.tv_nsec %= 1000000000;
+	while (sem_clockwait(&shared->ended, CLOCK_MONOTONIC, &until))
+		if (errno != EINTR)
+			return false;
+	return true;
+}
+
+/*
+ * Samples until the first of @all threads has ended, how many; returns when the
+ * last one has.  Ahead of the threads, which leave no CPU idle; a late sample is
+ * not followed by a burst.
+ */
+static size_t watch(int all)
+{
 	size_t n = 0;
 
 	setpriority(PRIO_PROCESS, 0, -20);
-	while (n < SAMPLES) {
-		while (clock_nanosleep(CLOCK_MONOTONIC, 0, &slice, NULL) == EINTR)
-			;
-		if (atomic_load(&shared->finished))
-			break;
-		take(&samples[n++]);
+	for (int left = all; left;) {
+		if (one_ended())
+			left--;
+		else if (left == all && n < SAMPLES)
+			take(&samples[n++]);
 	}
 	return n;
+}
+
+/* When the last thread ended. */
+static double last_end(void)
+{
+	double last = 0;
+
+	for (int i = 0; i < run.w->processes; i++)
+		for (int j = 0; j < run.threads; j++)
+			if (shared->process[i].thread[j].ended > last)
+				last = shared->process[i].thread[j].ended;
+	return last;
 }
 
 /* Time of the first sample from which on the share holds for HOLD; -1: none. */
@@ -653,6 +680,8 @@ int main(int argc, char **argv)
 	barrier(&shared->placed, all + run.w->processes + 1);
 	barrier(&shared->go, all + 1);
 	barrier(&shared->over, run.w->processes + 1);
+	if (sem_init(&shared->ended, 1, 0))
+		die("sem_init: %s", strerror(errno));
 	signal(SIGCHLD, child_ended);
 
 	start = mem_seconds();
@@ -674,11 +703,9 @@ int main(int argc, char **argv)
 	mark_begin(phase_name());
 	run.began = mem_seconds();
 	pthread_barrier_wait(&shared->go);
-	n = watch();
-	while (atomic_load(&shared->finished) < all)
-		usleep(10000);
-	end = mem_seconds();
+	n = watch(all);
 	mark_end();
+	end = last_end();
 	mem_vmstat(after);
 	pthread_barrier_wait(&shared->over);
 	signal(SIGCHLD, SIG_DFL);
