@@ -89,6 +89,17 @@ class Plan:
         """Number of guests of each column."""
         return QUICK_BOOTS if self.quick else BOOTS
 
+    def in_order(self, column, boot):
+        """The rows of a column as a boot runs them, another one first than in the boot before.
+
+        First those that base and patched kernel share, in the same order and after the same
+        neighbours in all columns, as the two are compared; then those of the series only.
+        """
+        both = set(self.rows[BASE.name]) & set(self.rows[PATCHED.name])
+        rows = self.rows[column.name]
+        shared, others = [r for r in rows if r in both], [r for r in rows if r not in both]
+        return [*turned(shared, boot, self.boots), *turned(others, boot, self.boots)]
+
     def passes(self, workload):
         """Passes of a run."""
         return WORKLOADS[workload][1] // (QUICK_PART if self.quick else 1)
@@ -245,18 +256,19 @@ def start_node(boot):
     return boot // 2 % 2
 
 
-def tasks(plan, column, boot):
-    """All rows of a column, of which a boot after the other has another one first.
+def turned(rows, boot, boots):
+    """The rows in the same order, but another one first in each of so many boots."""
+    first = boot * len(rows) // boots
+    return rows[first:] + rows[:first]
 
-    A bound has no node where memory starts.
-    """
-    rows = plan.rows[column.name]
-    first = boot * len(rows) // plan.boots
+
+def tasks(plan, column, boot):
+    """All rows of a column.  A bound has no node where memory starts."""
     place = f"-b {column.bound}" if column.bound else f"-s {start_node(boot)}"
     return tuple(machine.Task(phase_name(workload, kib), f"./autonuma.run {workload} {place} "
                               f"-m {WORKLOADS[workload][0]} -p {plan.passes(workload)} -k {kib} "
                               f"-l -i {SAMPLE_MS}", 600)
-                 for workload, kib in rows[first:] + rows[:first])
+                 for workload, kib in plan.in_order(column, boot))
 
 
 def written(record):

@@ -144,6 +144,25 @@ class Plan(unittest.TestCase):
         first = {bench.tasks(plan, bench.PATCHED, b)[0].name for b in range(plan.boots)}
         self.assertEqual(len(first), plan.boots)
 
+    def test_shared_rows_go_alike(self):
+        """What is compared ran at the same place after the same neighbours, in each column."""
+        for quick in (False, True):
+            plan = self.plan(quick)
+            n = len(plan.rows["base"])
+            for boot in range(plan.boots):
+                found = {c.name: [t.name for t in bench.tasks(plan, c, boot)]
+                         for c in plan.columns}
+                for name, tasks in found.items():
+                    self.assertEqual(tasks[:n], found["base"], (name, boot))
+                    self.assertEqual(sorted(tasks), sorted(bench.phase_name(*r)
+                                                           for r in plan.rows[name]))
+
+    def test_others_take_turns(self):
+        plan = self.plan()
+        at = len(plan.rows["base"])
+        first = {bench.tasks(plan, bench.PATCHED, b)[at].name for b in range(plan.boots)}
+        self.assertEqual(len(first), plan.boots)
+
     def test_balancing(self):
         on = {c.name for c in bench.COLUMNS if c.sysctls()["kernel.numa_balancing"]}
         self.assertEqual(on, {"base", "patched"})
