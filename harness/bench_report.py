@@ -129,6 +129,15 @@ def way(x, worst, best):
     return {"mean": gone, "ci": math.hypot(*parts) / span}
 
 
+def reached(found, worst, best):
+    """(how many of some times are at least LEAST_WAY of the way from the worst to the best, of how
+    many); None where there is no way to go."""
+    if not found or None in (worst["mean"], best["mean"]) or worst["mean"] <= best["mean"]:
+        return None
+    most = worst["mean"] - LEAST_WAY * (worst["mean"] - best["mean"])
+    return sum(v <= most for v in found), len(found)
+
+
 def _row(data, row):
     """All figures of a row."""
     found = {}
@@ -137,8 +146,10 @@ def _row(data, row):
             found[name] = {key: vars(compare.summary(values(data, row, name, key)))
                            for key, *_ in FIGURES}
             found[name]["n"] = len(runs(data, *row, name))
-    for c in found.values():
+    for name, c in found.items():
         if {"hard", "inverse"} <= found.keys():
+            c["tail_reached"] = reached(values(data, row, name, "tail_per_miss"),
+                                        *(found[b]["tail_per_miss"] for b in ("inverse", "hard")))
             c["way"] = way(*(x["modelled"] for x in (c, found["inverse"], found["hard"])))
             c["tail_way"] = way(*(x["tail_per_miss"] for x in (c, found["inverse"],
                                                                found["hard"])))
@@ -147,6 +158,7 @@ def _row(data, row):
         return values(data, row, name, "modelled")
     return {"workload": row[0], "kib": row[1], "columns": found,
             "ratio_base": compare.ratio(modelled("base"), modelled("patched")),
+            "interval_base": compare.ratio_interval(modelled("base"), modelled("patched")),
             "p_worse": compare.greater(modelled("base"), modelled("patched")),
             "p_base": compare.differs(modelled("base"), modelled("patched")),
             "ratio_off": compare.ratio(modelled("off"), modelled("patched")),
@@ -261,7 +273,19 @@ def _ratio(data, workload):
             "after convergence"
     return _check(what, row["ratio_off"] <= most or gone["mean"] >= LEAST_WAY,
                   f"{said}; the best placement: {row['best_off']:.3f}; "
-                  f"{100 * gone['mean']:.1f} % of the way")
+                  f"{_cell(gone, 1, 100)} % of the way, "
+                  f"{_reached(row['columns']['patched'])} runs got to {100 * LEAST_WAY:.0f} %")
+
+
+def _reached(column):
+    """'k of n' runs of a column that got to LEAST_WAY; '-' where there is no way."""
+    found = column.get("tail_reached")
+    return f"{found[0]} of {found[1]}" if found else "-"
+
+
+def interval(found):
+    """'a to b' of the ends of an interval; '-' without one."""
+    return f"{found[0]:.3f} to {found[1]:.3f}" if found else "-"
 
 
 def _no_worse(data):
@@ -273,7 +297,8 @@ def _no_worse(data):
         what = f"{row['workload']}, {size_name(kib)}: modelled time is no more than the base's"
         p = row["p_worse"]
         why = "too few runs" if p is None else \
-            f"{number(row['ratio_base'], 3)} of it, p of more {p:.3f}, level {level:.4f}"
+            f"{number(row['ratio_base'], 3)} of it, 95 % interval " \
+            f"{interval(row['interval_base'])}, p of more {p:.3f}, level {level:.4f}"
         yield _check(what, p is not None and p >= level, why)
 
 
@@ -382,10 +407,11 @@ def arithmetic_table(data):
                                  ("off", "hard", "patched")),
                      f"{most:.2f}", number(needed, 2), number(row["best_off"], 3),
                      "yes" if row["best_off"] <= most else "no", number(row["ratio_off"], 3),
-                     _cell(c["patched"].get("tail_way"), 1, 100)))
+                     _cell(c["patched"].get("tail_way"), 1, 100), _reached(c["patched"])))
     return (f"Pages of {size_name(RATIO_KIB)}: the required ratio, and what this topology allows",
             ("workload", "off", "hard", "patched", "ratio wanted", "that is", "hard/off",
-             "possible", "patched/off", "way, converged, %"), rows, 1)
+             "possible", "patched/off", "way, converged, %",
+             f"runs to {100 * LEAST_WAY:.0f} %"), rows, 1)
 
 
 COUNTED = ("misses", "kernel_misses", "hint_faults", "hint_local", "pages_migrated",
@@ -472,8 +498,10 @@ def notes(data):
         f"chance: {local / ((local + remote) / 2):.3f} is the least then, if it is all local from "
         "the start.",
         "± is half of the 95 % confidence interval of the mean, in brackets the standard deviation "
-        "of the runs; p is Welch's t-test, two-sided; of the checks one-sided. Seconds are those "
-        "of an emulated, metered guest: they say nothing of a real one.",
+        "of the runs; p is Welch's t-test, two-sided; of the checks one-sided. The 95 % interval "
+        "of patched/base is Welch's for the difference of the means, over the base's mean: a "
+        "regression up to its upper end is not excluded, whether or not the check holds. Seconds "
+        "are those of an emulated, metered guest: they say nothing of a real one.",
         *cost_report.notes(data["cost"])]
 
 

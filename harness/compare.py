@@ -42,6 +42,20 @@ def ratio(base, patched):
     return b / a if a and b is not None else None
 
 
+def ratio_interval(base, patched):
+    """(least, most) of ratio(): the 95 % interval of Welch's test for the difference of the means,
+    over base's mean, whose own error is only in the difference.  None where there are too few."""
+    a, b = summary(base), summary(patched)
+    if None in (a.deviation, b.deviation) or not a.mean:
+        return None
+    parts = a.deviation ** 2 / a.n, b.deviation ** 2 / b.n
+    middle, half = b.mean / a.mean, 0
+    if sum(parts):
+        freedom = sum(parts) ** 2 / sum(v ** 2 / (s.n - 1) for v, s in zip(parts, (a, b)))
+        half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(sum(parts)) / a.mean
+    return middle - half, middle + half
+
+
 def _flat(values):
     return len(set(values)) <= 1
 

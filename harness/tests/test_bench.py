@@ -726,6 +726,35 @@ class Checks(unittest.TestCase):
             r["traffic"]["modelled"] = 0.75 * MISSES * 1.5
         self.assert_fails("numa02, 64K")
 
+    def test_what_is_not_excluded_is_said(self):
+        """One run of eight is worse by half: the test finds nothing, the interval is wide."""
+        of(self.data, "patched", 2048, "numa02")[0]["traffic"]["modelled"] *= 1.5
+        self.assertEqual(self.failed(), [])
+        row = next(r for r in self.data["summary"] if (r["workload"], r["kib"]) ==
+                   ("numa02", 2048))
+        low, high = row["interval_base"]
+        self.assertLess(low, row["ratio_base"])
+        self.assertGreater(high, 1.1)
+        said = f"95 % interval {low:.3f} to {high:.3f}, p of more"
+        for text in (bench_report.text(self.data), bench_report.markdown(self.data),
+                     bench_report.html(self.data)):
+            self.assertIn(said, text)
+
+    def test_runs_that_do_not_get_there_are_counted(self):
+        """The mean of the runs does, so the check holds."""
+        of(self.data, "patched", 64, "numa01")[0]["traffic"]["tail"] = \
+            {"local": 0.7, "per_miss": 1.3}
+        self.assertEqual(self.failed(), [])
+        patched = bench_report._find(self.data, "numa01", 64)["columns"]["patched"]
+        self.assertEqual(patched["tail_reached"], (7, 8))
+        way = f"{100 * patched['tail_way']['mean']:.1f} ± {100 * patched['tail_way']['ci']:.1f} %"
+        for text in (bench_report.text(self.data), bench_report.markdown(self.data),
+                     bench_report.html(self.data)):
+            self.assertIn(f"{way} of the way, 7 of 8 runs got to 90 %", text)
+        self.assertIn("7 of 8", dict(zip(*(bench_report.arithmetic_table(self.data)[1],
+                                           bench_report.arithmetic_table(self.data)[2][0])))
+                      ["runs to 90 %"])
+
     def test_worse_than_base(self):
         for r in of(self.data, "patched", 2048, "numa02_SMT"):
             r["traffic"]["modelled"] *= 1.05

@@ -31,11 +31,24 @@ class Ratio(unittest.TestCase):
 
 
 class Welch(unittest.TestCase):
-    # Textbook case with unequal variances: t = -2.8353, 27.9 degrees of freedom.
+    # Textbook case with unequal variances: t = -2.8265, 27.75 degrees of freedom.
     A = [27.5, 21.0, 19.0, 23.6, 17.0, 17.9, 16.9, 20.1, 21.9, 22.6, 23.1, 19.6, 19.0,
          21.7, 21.4]
     B = [27.1, 22.0, 20.8, 23.4, 23.4, 23.5, 25.8, 22.0, 24.8, 20.2, 21.9, 22.1, 22.9,
          30.1, 23.8]
+
+    def test_interval_of_the_ratio(self):
+        a, b = (sum(v) / len(v) for v in (self.A, self.B))
+        # t(0.975, 27.75) = 2.0492; the error of the difference is the difference over t
+        half = 2.0492 * (b - a) / 2.8265 / a
+        low, high = compare.ratio_interval(self.A, self.B)
+        self.assertAlmostEqual(low, b / a - half, places=4)
+        self.assertAlmostEqual(high, b / a + half, places=4)
+
+    def test_interval_of_few(self):
+        self.assertIsNone(compare.ratio_interval([1], [1, 2]))
+        self.assertIsNone(compare.ratio_interval([0, 0], [1, 2]))
+        self.assertEqual(compare.ratio_interval([2, 2], [3, 3]), (1.5, 1.5))
 
     def test_two_sided(self):
         self.assertAlmostEqual(compare.differs(self.A, self.B), 0.0084, places=3)
