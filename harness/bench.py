@@ -37,7 +37,7 @@ QUICK_PART = 2      # a quick run makes one of so many passes
 RATES = records.SYSCTLS
 SAMPLE_MS = 100     # between looks at the placement
 SLICE_MS = 250      # of the meter
-TAIL = 0.25         # the last part of the traffic: "after convergence"
+TAIL = 0.25         # the last part of the traffic, taken for "after convergence"
 # Seconds to boot, to place all memory, and to end: only until a guest has been seen.
 BOOT_SECONDS = 20
 # What a trial runs: the first tells the pace.  As later on each size of pages is asked for by
@@ -293,15 +293,21 @@ def traffic(phase, distances):
 
 
 def tail(phase, distances):
-    """Of the last slices with TAIL of all misses: local share and modelled time per miss."""
-    misses = local = time_ = 0
+    """Of the last TAIL of all misses: local share and modelled time per miss; None without any.
+
+    Of the slice at the boundary, which also has misses before it, the same part of each count.
+    """
+    left = misses = TAIL * sum(sum(map(sum, matrix)) for matrix in phase.slices)
+    local = time_ = 0
     for matrix in reversed(phase.slices):
+        here = sum(map(sum, matrix))
+        part = min(1, left / here) if here else 1
         for at, row in zip(phase.cpus, matrix):
-            misses += sum(row)
-            local += row[at]
-            time_ += sum(n * distances[at][node] / distances[at][at]
-                         for node, n in enumerate(row))
-        if misses >= TAIL * phase.total():
+            local += part * row[at]
+            time_ += part * sum(n * distances[at][node] / distances[at][at]
+                                for node, n in enumerate(row))
+        left -= part * here
+        if part < 1:
             break
     return {"local": local / misses, "per_miss": time_ / misses} if misses else None
 

@@ -47,8 +47,8 @@ FIGURES = (
     ("modelled", "modelled memory time, million local accesses", 2,
      lambda r: r["traffic"]["modelled"] / 1e6),
     ("local", "local share of the memory traffic, %", 1, _share("local")),
-    ("tail_local", "the same after convergence, %", 1, _tail("local", 100)),
-    ("tail_per_miss", "modelled time of an access after convergence", 3, _tail("per_miss")),
+    ("tail_local", "the same of the last quarter of the traffic, %", 1, _tail("local", 100)),
+    ("tail_per_miss", "modelled time of an access in the last quarter of the traffic", 3, _tail("per_miss")),
     ("local_all", "local share of all accesses, %", 1, _share("local_all")),
     ("misses", "memory traffic, million accesses", 2, lambda r: r["traffic"]["misses"] / 1e6),
     ("kernel_misses", "of it by the kernel, million", 3,
@@ -270,7 +270,7 @@ def _ratio(data, workload):
         return _check(what, row["ratio_off"] <= most,
                       f"{said}; the best placement: {row['best_off']:.3f}")
     what += f", or, as no placement gets there, at least {100 * LEAST_WAY:.0f} % of the way " \
-            "after convergence"
+            "in the last quarter of the traffic"
     return _check(what, row["ratio_off"] <= most or gone["mean"] >= LEAST_WAY,
                   f"{said}; the best placement: {row['best_off']:.3f}; "
                   f"{_cell(gone, 1, 100)} % of the way, "
@@ -378,7 +378,7 @@ def way_table(data):
     whole, end = (_figures(data, key, names, 100, 1) for key in ("way", "tail_way"))
     return ("The way from the worst placement (0 %) to the best (100 %), by modelled time, %",
             ("workload", "pages", *_heads(data, names),
-             *(f"{c}, converged" for c in _heads(data, names))),
+             *(f"{c}, last quarter" for c in _heads(data, names))),
             [(*w, *e[2:]) for w, e in zip(whole, end)], 2)
 
 
@@ -389,7 +389,7 @@ def local_table(data):
     end = _figures(data, "tail_local", free)
     return ("Local share of the memory traffic, %",
             ("workload", "pages", *_heads(data, names),
-             *(f"{c}, converged" for c in _heads(data, free))),
+             *(f"{c}, last quarter" for c in _heads(data, free))),
             [(*w, *e[2:]) for w, e in zip(whole, end)], 2)
 
 
@@ -410,7 +410,7 @@ def arithmetic_table(data):
                      _cell(c["patched"].get("tail_way"), 1, 100), _reached(c["patched"])))
     return (f"Pages of {size_name(RATIO_KIB)}: the required ratio, and what this topology allows",
             ("workload", "off", "hard", "patched", "ratio wanted", "that is", "hard/off",
-             "possible", "patched/off", "way, converged, %",
+             "possible", "patched/off", "way, last quarter, %",
              f"runs to {100 * LEAST_WAY:.0f} %"), rows, 1)
 
 
@@ -491,8 +491,9 @@ def notes(data):
         "the physical address. Modelled memory time: their sum, a remote one counted as "
         f"{remote / local:g} local ones (distances {local} and {remote}).",
         "hard: each thread bound to the CPUs of a node, what it writes to the memory of the same; "
-        "inverse: the same CPUs, the memory on the other node. Converged: the last quarter of the "
-        "traffic of a run, by modelled time of an access.",
+        "inverse: the same CPUs, the memory on the other node. Last quarter: of the traffic of a "
+        "run, by modelled time of an access. It stands for what comes after convergence; whether "
+        "a run has converged before, the plots over time show.",
         f"What is possible: all accesses local take {local / remote:g} of the time of all remote "
         "ones, and no less. Off balance, half of the traffic of threads on both nodes is local by "
         f"chance: {local / ((local + remote) / 2):.3f} is the least then, if it is all local from "

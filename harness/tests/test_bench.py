@@ -327,6 +327,20 @@ class Traffic(unittest.TestCase):
         late = phase(slices=([[5, 0], [0, 10]], [[0, 5], [0, 0]]))
         self.assertEqual(bench.traffic(late, DISTANCES)["tail"], {"local": 0, "per_miss": 2})
 
+    def test_tail_begins_within_a_slice(self):
+        """Five of 20: the last one, and of the 19 before, of which 9 are local, four in 19."""
+        found = bench.tail(phase(slices=([[0, 10], [0, 9]], [[1, 0], [0, 0]])), DISTANCES)
+        self.assertAlmostEqual(found["local"], (1 + 4 * 9 / 19) / 5)
+        self.assertAlmostEqual(found["per_miss"], (1 + 4 * (9 + 2 * 10) / 19) / 5)
+
+    def test_tail_is_called_what_it_is(self):
+        data = results(2)
+        bench_report.finish(data)
+        for text in (bench_report.text(data), bench_report.markdown(data)):
+            self.assertIn("patched, last quarter", text)
+            self.assertNotIn("converged,", text)
+            self.assertNotIn(", converged", text)
+
     def test_nothing_counted(self):
         none = phase(slices=([[0, 0], [0, 0]],))
         self.assertIsNone(bench.tail(none, DISTANCES))
@@ -889,7 +903,7 @@ class Page(unittest.TestCase):
             for text in (bench_report.html(data), bench_report.markdown(data),
                          bench_report.text(data)):
                 self.assertIn(f"The peer is {name} (vmlinuz).", text)
-                self.assertIn(f"peer {name}, converged", text)
+                self.assertIn(f"peer {name}, last quarter", text)
 
     def test_peer_is_named_from_the_start(self):
         arch = SimpleNamespace(name="x", copied=8)
