@@ -138,7 +138,7 @@ def step_bench():
         bench.all(quick)
     except BaseException:
         # Whatever breaks it off, ^C too: hours may have passed
-        if data["runs"]:
+        if data["runs"] or data["cost"]["costs"] or data["cost"]["latency"]:
             conclude(data, folder)
             say(f"broken off; the report of what there is: {folder / 'report.html'}")
         raise
@@ -338,12 +338,16 @@ class Bench:
         plan = plan_of(self.data, quick)
         self.announce(plan, trials)
         begin = time.monotonic()
-        guests, self.data["cost"] = cost.measure({k: self.built[k] for k in measure.KERNELS},
-                                                 self.share, self.folder, quick)
-        self.data["guests"] += guests
+        cost.measure({k: self.built[k] for k in measure.KERNELS}, self.share, self.folder, quick,
+                     self.keep_costs)
         self.pace[cost_name(quick)] = time.monotonic() - begin
         self.run(plan, trials)
         self.data["seconds"] = round(time.monotonic() - begin)
+
+    def keep_costs(self, guests, data):
+        """What the guests of the costs have found, all of them until now, is in the results."""
+        self.data.update(guests=list(guests), cost=data)
+        measure.save(self.folder, self.data)
 
     def guest(self, column, todo, where, listener=None):
         """A metered guest of a column: its outcome."""

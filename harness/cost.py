@@ -9,7 +9,7 @@ import statistics
 from dataclasses import dataclass
 
 from harness import machine, profile, rootfs
-from harness.common import say
+from harness.common import Failure, say
 from harness.records import SYSCTLS, guest_record, records, setup
 
 # With icount the guest's clock is its own; with these so are the date at which it
@@ -111,12 +111,13 @@ def device(kernel, share, folder):
     return guests, found
 
 
-def measure(kernels, share, folder, quick):
-    """Everything that is counted in instructions: guests and data.
+def measure(kernels, share, folder, quick, keep):
+    """Everything that is counted in instructions: guests and data go to keep().
 
     kernels: {"base": kernel, "patched": kernel}.  share: rootfs.folder() of
     records.programs().  folder: of the results.  quick: fewer sizes,
-    pressures and faults.
+    pressures and faults.  keep(guests, data) is called after each guest, with what there
+    is until then: the last time with all.
 
     data: {"copied": bytes that an instruction of the copy moves, 0 if not known,
     "costs": a row() for each operation, size and kernel, "latency": a latency()
@@ -124,15 +125,14 @@ def measure(kernels, share, folder, quick):
     patched kernel was asked for, None if it has not said what it has, "device":
     whether it has one}.  What a guest did not deliver is not there.
     """
-    there = {"sizes": None, "device": has_device(kernels["patched"])}
-    run = Run(share, folder, quick, profile.plugin(),
-              next(iter(kernels.values())).arch.copied)
+    run = Run(share, folder, profile.plugin(), next(iter(kernels.values())).arch.copied, keep)
+    run.data["device"] = has_device(kernels["patched"])
     for name, kernel in kernels.items():
         # Each kernel does the same first: what comes later finds memory in the same state.
         about = run.profiled(name, kernel, "cost", [HINT_THP, MOVE, hint(0)])
         sizes = between(about["page_kib"], quick)
         if name == "patched" and about["page_kib"]:
-            there["sizes"] = sizes
+            run.data["sizes"] = sizes
         if sizes:
             run.profiled(name, kernel, "cost by size", [hint(kib) for kib in sizes])
         if name != "base" and has_device(kernel):
@@ -142,8 +142,6 @@ def measure(kernels, share, folder, quick):
     tasks = [machine.Task(p, f"./hint_latency.run -f {faults} {p}", 300) for p in pressures]
     for name, kernel in kernels.items():
         run.profiled(name, kernel, "latency", tasks, "\n".join((setup(PIECES), NO_DEFRAG)))
-    return run.guests, {"copied": run.copied, "costs": run.costs, "latency": run.latency,
-                        **there}
 
 
 def between(page_kib, quick):
@@ -154,16 +152,17 @@ def between(page_kib, quick):
 class Run:
     """What measure() has found so far."""
 
-    def __init__(self, share, folder, quick, plugin, copied):
-        self.share, self.folder, self.quick = share, folder, quick
-        self.plugin, self.copied = plugin, copied
-        self.guests, self.costs, self.latency = [], [], []
+    def __init__(self, share, folder, plugin, copied, keep):
+        self.share, self.folder, self.plugin, self.keep = share, folder, plugin, keep
+        self.guests = []
+        self.data = {"copied": copied, "costs": [], "latency": [], "sizes": None, "device": False}
 
     def profiled(self, name, kernel, what, tasks, before=setup(FAST)):
         """Run tasks under the plugin and add the rows: what the results say about the guest.
 
         before: shell commands.  The windows that the plugin wrote are some MB for
-        each task: only what becomes of them is kept.
+        each task: only what becomes of them is kept.  A guest of which they cannot be read
+        has failed.
         """
         say(f"{what}: {name}")
         where = self.folder / f"{what.replace(' ', '-')}-{name}"
@@ -174,13 +173,22 @@ class Run:
         about = guest_record(name, what, out)
         self.guests.append(about)
         if out.verdict == "pass":
-            found = Profiles(profile.read(windows), profile.Symbols(out.file("kallsyms") or ""))
-            for record in records(out).values():
-                self.costs += rows(name, record, self.copied, found)
-                if record["test"] == "hint_latency":
-                    self.latency.append(latency(name, record))
+            try:
+                self.add(name, out, Profiles(profile.read(windows),
+                                             profile.Symbols(out.file("kallsyms") or "")))
+            except Failure as e:
+                about.update(verdict="fail", why=str(e))
+                say(f"  fail: {e}")
         windows.unlink(missing_ok=True)
+        self.keep(self.guests, self.data)
         return about
+
+    def add(self, name, out, profiles):
+        """The rows of the records of a guest."""
+        for record in records(out).values():
+            self.data["costs"] += rows(name, record, self.data["copied"], profiles)
+            if record["test"] == "hint_latency":
+                self.data["latency"].append(latency(name, record))
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,9 @@ COSTS = {"copied": 8, "costs": [{"what": "hint", "kernel": "base", "kib": 2048, 
          "latency": []}
 
 
+BENCH_ALL = bench.Bench.all
+
+
 def cost_checks(data):
     """One check, which holds if there are costs."""
     return [{"what": "cost of one THP", "ok": bool(data["costs"]), "why": ""}]
@@ -607,9 +610,27 @@ class Report(Folder):
             self.assertEqual([c["what"] for c in saved["checks"] if not c["ok"]],
                              ["the bench came to its end"])
 
-    def test_broken_off_before_the_first_run(self):
-        self.broken_off(KeyboardInterrupt(), runs=[])
+    def test_broken_off_before_anything_was_measured(self):
+        self.broken_off(KeyboardInterrupt(), runs=[], cost=COSTS | {"costs": []})
         self.assertEqual(self.files(), ["results.json"])
+
+    def test_broken_off_among_the_costs(self):
+        """The costs of the first guest are saved, and there is a report of them."""
+        def measure_(_kernels, _share, _folder, _quick, keep):
+            keep([{"kernel": "base", "what": "cost", "verdict": "pass", "why": ""}], COSTS)
+            saved = json.loads((self.folder / "results.json").read_text())
+            self.assertEqual((saved["cost"], len(saved["guests"])), (COSTS, 1))
+            raise KeyboardInterrupt
+        self.data.update(runs=[], guests=[], cost=COSTS | {"costs": []})
+        del self.data["seconds"]
+        with mock.patch.object(bench.Bench, "all", BENCH_ALL), \
+                mock.patch.object(bench.Bench, "trials", lambda _: {}), \
+                mock.patch.object(bench, "say", lambda message: None), \
+                mock.patch.object(bench.cost, "measure", measure_), \
+                self.assertRaises(KeyboardInterrupt):
+            bench.step_bench()
+        self.assertEqual(self.files(), ["report.html", "report.md", "results.json"])
+        self.assertIn("least | 7", (self.folder / "report.md").read_text())
 
     def test_report_that_fails_loses_nothing(self):
         with mock.patch.object(bench_report, "finish", side_effect=TypeError), \

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from unittest import mock
 
 from harness import cost, machine, profile, records
+from harness.common import Failure
 from harness.machine import Done, Outcome
 from harness.tests import test_common
 from harness.tests.test_profile import CALL, COPY, KALLSYMS, window
@@ -188,9 +189,14 @@ class Plan(test_common.Folder):
     def measure(self, quick=False, fails=""):
         """Guests and data; a guest whose folder has `fails` in its name crashes."""
         self.fails = fails
-        found = cost.measure(self.kernels(), "bench.cpio", self.tmp, quick)
+        self.kept = []
+        cost.measure(self.kernels(), "bench.cpio", self.tmp, quick, self.keep)
         self.assertEqual(list(self.tmp.rglob("windows")), [])
-        return found
+        return self.kept[-1]
+
+    def keep(self, guests, data):
+        """What there is after each guest, as it would be saved."""
+        self.kept.append(json.loads(json.dumps([guests, data])))
 
     def test_all(self):
         guests, data = self.measure()
@@ -207,6 +213,23 @@ class Plan(test_common.Folder):
                          [(k, p) for k in ("base", "patched") for p in cost.PRESSURES])
         self.assertEqual(json.loads(json.dumps(data)), data)
         self.assertEqual((data["sizes"], data["device"]), ([16, 64, 1024], True))
+
+    def test_kept_after_each_guest(self):
+        self.measure()
+        self.assertEqual([(len(guests), len(data["costs"]), len(data["latency"]))
+                          for guests, data in self.kept],
+                         [(1, 3, 0), (2, 6, 0), (3, 9, 0), (4, 13, 0), (5, 16, 3), (6, 19, 6)])
+
+    def test_windows_that_cannot_be_read(self):
+        """It is the guest that failed; the others are measured."""
+        with mock.patch.object(profile, "read", side_effect=[Failure("line 3: damaged")] +
+                               [{}] * 5):
+            guests, data = self.measure()
+        self.assertEqual([g["verdict"] for g in guests], ["fail"] + ["pass"] * 5)
+        self.assertEqual(guests[0]["why"], "line 3: damaged")
+        self.assertEqual({r["kernel"] for r in data["costs"] if r["what"] == "hint"}, {"patched"})
+        with mock.patch.object(profile, "Symbols", side_effect=Failure("no function")):
+            self.assertEqual({g["verdict"] for g in self.measure()[0]}, {"fail"})
 
     def test_what_make_run_wants(self):
         kernels = self.kernels()
