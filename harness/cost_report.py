@@ -362,14 +362,18 @@ def plots(data):
              size_rows(data)),
             ("Latency of hinting faults of THP", _plot_latency, data["latency"])):
         if there:
-            found.append((title, _svg(draw, there)))
+            found.append((title, _svg(title, draw, there)))
     return found
 
 
-def _svg(draw, there):
-    """What a function draws, as the text of an <svg> element."""
+def _svg(title, draw, there):
+    """What a function draws, as the text of an <svg> element.
+
+    The title sees to it that no two plots of a page have an id in common.
+    """
     from matplotlib import pyplot   # pylint: disable=import-outside-toplevel
-    with pyplot.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cost", "font.size": 9}):
+    with pyplot.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"cost {title}",
+                            "font.size": 9}):
         figure = draw(pyplot, there)
         figure.tight_layout()
         out = io.StringIO()

@@ -2,11 +2,12 @@
 
 import copy
 import json
+import re
 import unittest
 import xml.etree.ElementTree
 from pathlib import Path
 
-from harness import cost_report
+from harness import bench_plots, cost_report
 
 DATA = json.loads((Path(__file__).parent / "fixtures" / "cost.json").read_text())
 NOTHING = {"copied": 8, "costs": [], "latency": []}
@@ -200,6 +201,13 @@ class Plots(unittest.TestCase):
             self.assertIn(f">{name}<", found[0][1])
         # The same data, the same text
         self.assertEqual(cost_report.plots(DATA), found)
+
+    def test_ids_do_not_clash(self):
+        """Also with each other's, as they are put into one page."""
+        page = "".join(bench_plots.without_names(text) for _, text in cost_report.plots(DATA))
+        ids = re.findall(r'id="([^"]*)"', page)
+        self.assertTrue(ids)
+        self.assertEqual(sorted(i for i in set(ids) if ids.count(i) > 1), [])
 
     def test_one_kernel(self):
         data = {k: [r for r in v if r["kernel"] == "base"] if k != "copied" else v
