@@ -35,7 +35,7 @@
 
 #define PROCESSES	2
 #define THREADS		512	/* of one process */
-#define NODES		8
+#define NODES		16	/* their numbers are below it */
 #define SAMPLES		4096
 #define LOOKUPS		512	/* pages of a process that a sample looks at */
 #define LINE		64	/* bytes: what is checked at the end, and written with -l */
@@ -97,7 +97,7 @@ static struct {
 	bool lines;		/* only one word of each line is written */
 	int cpus;
 	int threads;		/* of a process */
-	int nodes;
+	int nodes;		/* one more than the highest number of one */
 	int start;		/* -1: none, the run is bound */
 	size_t size;		/* of a process */
 	size_t page;		/* what holds it; 0: THP, and nothing is set for it */
@@ -624,20 +624,20 @@ static bool parse(int argc, char **argv)
 
 static void look_around(void)
 {
-	int cpus = run.cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	char path[64];
+	int cpus = run.cpus = sysconf(_SC_NPROCESSORS_ONLN), found = 0;
 
-	for (run.nodes = 0; run.nodes < NODES; run.nodes++) {
-		snprintf(path, sizeof(path), "/sys/devices/system/node/node%d", run.nodes);
-		if (access(path, F_OK))
-			break;
+	for (int k = 0; k < NODES; k++) {
+		if (mem_has_node(k)) {
+			run.nodes = k + 1;
+			found++;
+		}
 	}
 	run.threads = cpus / run.w->divide;
 	thp = mem_thp_size();
-	if (run.nodes < 2 || cpus < 2 * run.nodes)
-		die("%d nodes, %d CPUs: need two nodes and two CPUs a node", run.nodes, cpus);
-	if (run.start >= run.nodes)
-		die("start node %d: there are %d nodes", run.start, run.nodes);
+	if (found < 2 || cpus < 2 * found)
+		die("%d nodes, %d CPUs: need two nodes and two CPUs a node", found, cpus);
+	if (run.start >= run.nodes || (run.start >= 0 && !mem_has_node(run.start)))
+		die("start node %d: there is none", run.start);
 	if (run.threads > THREADS)
 		die("%d threads: at most %d", run.threads, THREADS);
 	if (run.size % (thp * run.threads))

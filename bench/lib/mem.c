@@ -341,11 +341,19 @@ static int cpus_of(int node, cpu_set_t *set)
 	return read_list(path, set);
 }
 
+bool mem_has_node(int node)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), NODE_SYS "node%d", node);
+	return !access(path, F_OK);
+}
+
 int mem_node_cpus(int node)
 {
 	cpu_set_t set;
 
-	return cpus_of(node, &set);
+	return mem_has_node(node) ? cpus_of(node, &set) : 0;
 }
 
 void mem_run_on(int node)
@@ -378,7 +386,7 @@ int mem_beside(int node, int nodes, bool far)
 	snprintf(path, sizeof(path), NODE_SYS "node%d/distance", node);
 	f = fopen(path, "r");
 	for (int i = 0; i < nodes; i++)
-		if (!f || fscanf(f, "%d", &distance[i]) != 1)
+		if (mem_has_node(i) && (!f || fscanf(f, "%d", &distance[i]) != 1))
 			die("cannot read %d distances from %s", nodes, path);
 	fclose(f);
 	/* From @node on, so that among equals each node is the farthest of one other. */

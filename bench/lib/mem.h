@@ -55,7 +55,9 @@ int mem_node(void *addr);
 /* Have the page at @addr of the caller moved to a node. */
 void mem_move(void *addr, int node);
 
-/* CPUs of a node; 0 for a node with memory only. */
+/* Is there such a node?  Their numbers may have gaps, as 0 and 8 on POWER. */
+bool mem_has_node(int node);
+/* CPUs of a node; 0 for a node with memory only, or none at all. */
 int mem_node_cpus(int node);
 /* Bind the calling thread to the CPUs of a node. */
 void mem_run_on(int node);

@@ -16,7 +16,6 @@ size_t mem_thp_size(void) { return 2 << 20; }
 size_t mem_smaps(int pid, const char *field) { return (size_t)1 << 40 | pid | !field; }
 void mem_bind(void *addr, size_t size, int node) { (void)addr, (void)size, (void)node; }
 void mem_bind_thread(int node) { (void)node; }
-int mem_node_cpus(int node) { return node < 2 ? 2 : 0; }
 void mem_run_on(int node) { (void)node; }
 void mem_nodes(int pid, void **addr, int *node, size_t n)
 {
@@ -30,18 +29,24 @@ void mem_nodes(int pid, void **addr, int *node, size_t n)
 class Native(test_common.Folder):
     """The program, on two nodes of two CPUs that are none."""
 
+    def setUp(self):
+        super().setUp()
+        self.numbers = 0, 1
+
     def build(self):
         """Path of the program."""
-        for node in range(2):
+        for node in self.numbers:
             (self.tmp / f"node{node}").mkdir(exist_ok=True)
+            (self.tmp / f"node{node}/cpulist").write_text(f"{node}-{node + 1}\n")
+        (self.tmp / "mem.c").write_text((BENCH / "lib" / "mem.c").read_text()
+                                        .replace("/sys/devices/system/node", str(self.tmp)))
         source = (BENCH / "autonuma" / "autonuma.c").read_text()
-        source = source.replace("/sys/devices/system/node", str(self.tmp)) \
-            .replace("sysconf(_SC_NPROCESSORS_ONLN)", "4").replace("../lib/", "")
+        source = source.replace("sysconf(_SC_NPROCESSORS_ONLN)", "4").replace("../lib/", "")
         (self.tmp / "autonuma.c").write_text(source)
         (self.tmp / "nodes.c").write_text(NODES)
         lib = BENCH / "lib"
         gcc = ["gcc", "-O2", "-I", lib, "-pthread"]
-        subprocess.run([*gcc, "-c", "-o", self.tmp / "mem.o", lib / "mem.c"], check=True)
+        subprocess.run([*gcc, "-c", "-o", self.tmp / "mem.o", self.tmp / "mem.c"], check=True)
         subprocess.run(["objcopy", "--weaken", self.tmp / "mem.o"], check=True)
         subprocess.run([*gcc, "-o", self.tmp / "autonuma", self.tmp / "autonuma.c",
                         self.tmp / "nodes.c", self.tmp / "mem.o", lib / "marks.c"], check=True)
@@ -63,6 +68,14 @@ class Native(test_common.Folder):
             self.assertLess(record["seconds"], all_)
             self.assertLess(all_, 50)
             self.assertEqual(record["samples"], [])
+
+    def test_numbers_of_nodes_have_gaps(self):
+        self.numbers = 0, 8
+        record, _ = self.run_it("numa02", "-m", 8, "-p", 1)
+        self.assertEqual(record["end_mib"], [[8] + [0] * 8])
+        done = subprocess.run([self.build(), "numa02", "-s", "3"], capture_output=True, text=True,
+                              check=False)
+        self.assertEqual((done.returncode, done.stderr), (1, "start node 3: there is none\n"))
 
     def test_samples(self):
         """A sample for each interval of a run, and none after its end."""

@@ -40,6 +40,7 @@ class Machine(test_common.Folder):
     def machine(self, memory="0-1", cpu="0-1", sizes=(16, 32, 64, 2048)):
         self.file("sys/devices/system/node/has_memory", memory)
         self.file("sys/devices/system/node/has_cpu", cpu)
+        self.file("sys/devices/system/cpu/online", "0-3")
         for node in (0, 1):
             folder = f"sys/devices/system/node/node{node}"
             self.file(f"{folder}/meminfo", f"Node {node} MemTotal: 1048576 kB\n"
@@ -57,7 +58,7 @@ class Machine(test_common.Folder):
             self.file(f"proc/sys/kernel/numa_balancing_{name}", "1000")
         # Where later kernels have all of them
         self.file("sys/kernel/debug/sched/numa_balancing/scan_size_mb", "77")
-        for name, text in (("id", "echo 0"), ("nproc", "echo 4")):
+        for name, text in (("id", "echo 0"), ("nproc", "echo ${OMP_NUM_THREADS:-4}")):
             self.file(f"bin/{name}", f"#!/bin/sh\n{text}").chmod(0o755)
         self.file("programs/autonuma.run", PROGRAM).chmod(0o755)
 
@@ -116,8 +117,13 @@ class Refusals(Machine):
 
     def test_too_little_memory(self):
         self.machine()
-        self.file("bin/nproc", "#!/bin/sh\necho 4000").chmod(0o755)
+        self.file("sys/devices/system/cpu/online", "0-1999,2010-4009")
         self.refused(2, "numa01: 800 MiB free on node 0 or 1 are too few for 4000 CPUs")
+
+    def test_too_few_cpus(self):
+        self.machine()
+        self.file("sys/devices/system/cpu/online", "0-1,3")
+        self.refused(2, "3 CPUs online: needs at least 4, two for each of two nodes")
 
     def test_bad_arguments(self):
         self.machine()
@@ -145,6 +151,13 @@ class Runs(Machine):
         # numa_balancing is put back to what is no bracketed word
         self.assertEqual(self.settings(), before)
         self.assertFalse((self.tmp / "out" / "before").exists())
+
+    def test_cpus_are_those_online(self):
+        """Whatever the caller's OMP_NUM_THREADS says, which is no business of the programs."""
+        self.machine(sizes=())
+        done = self.run_script("-n", "1", "-t", "3", "numa01", OMP_NUM_THREADS="1")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn("cpus 4", (self.tmp / "out" / "machine").read_text().splitlines())
 
     def test_kernel_with_one_size(self):
         self.machine(sizes=())
