@@ -157,18 +157,28 @@ def _courses(data, row, names, value, ylabel):
     return svg(draw, f"{row[0]}, {size_name(row[1])}")
 
 
-def _by_node(data, row, name="patched"):
-    """A panel: traffic of one column to the node where memory started, and to the other."""
+def memory_on(record, start):
+    """[(time, MiB of all processes)] on the node where memory started, or on all others."""
+    at, found = record["start_node"], []
+    for s in record["samples"]:
+        nodes = [sum(n) for n in zip(*s["mib"])]
+        found.append((s["t"], nodes[at] if start else sum(nodes) - nodes[at]))
+    return found
+
+
+def _by_node(data, row, value=traffic_to, ylabel="million accesses / s", name="patched"):
+    """A panel: traffic of one column, or its memory, on the node where memory started, and on the
+    other."""
     def draw(axis):
         for start, dash, color, label in ((True, "-", "#0072B2", "node of the start"),
                                           (False, (0, (4, 2)), "#D55E00", "the other")):
-            courses = [traffic_to(r, start) for r in _runs(data, row, name)]
+            courses = [value(r, start) for r in _runs(data, row, name)]
             mean = mean_course(courses)
             if mean:
                 axis.plot(*zip(*mean), color=color, linestyle=dash, linewidth=1.8, label=label)
         axis.legend(fontsize=7, frameon=False)
         axis.set_xlabel("seconds")
-        axis.set_ylabel("million accesses / s")
+        axis.set_ylabel(ylabel)
         axis.set_xlim(left=0)
         axis.set_ylim(bottom=0)
     return svg(draw, f"{row[0]}, {size_name(row[1])}, {name}")
@@ -213,6 +223,9 @@ def of_runs(data):
         ("Placement over time", "Share of the pages that a thread writes that are on its node, "
          f"looked up {_every(data)}.",
          [_courses(data, r, free, placement, "% of the pages") for r in rows]),
+        ("Memory over time by node, patched", "Mean of the runs, MiB of all processes, looked up "
+         f"{_every(data)}. Balanced, both nodes have the same.",
+         [_by_node(data, r, memory_on, "MiB") for r in rows if _runs(data, r, "patched")]),
         ("Traffic over time by node, patched", "Mean of the runs. Balanced, both nodes get the "
          "same.", [_by_node(data, r) for r in rows if _runs(data, r, "patched")]),
         ("Hint faults over time: local share", f"Of those since the last look: {_every(data)}.",

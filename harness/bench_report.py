@@ -6,6 +6,7 @@ access to local memory; a remote one takes the ratio of the distances.
 """
 
 import math
+import statistics
 from html import escape
 
 from harness import bench_plots, compare, cost_report, report
@@ -48,7 +49,8 @@ FIGURES = (
      lambda r: r["traffic"]["modelled"] / 1e6),
     ("local", "local share of the memory traffic, %", 1, _share("local")),
     ("tail_local", "the same of the last quarter of the traffic, %", 1, _tail("local", 100)),
-    ("tail_per_miss", "modelled time of an access in the last quarter of the traffic", 3, _tail("per_miss")),
+    ("tail_per_miss", "modelled time of an access in the last quarter of the traffic", 3,
+     _tail("per_miss")),
     ("local_all", "local share of all accesses, %", 1, _share("local_all")),
     ("misses", "memory traffic, million accesses", 2, lambda r: r["traffic"]["misses"] / 1e6),
     ("kernel_misses", "of it by the kernel, million", 3,
@@ -339,10 +341,10 @@ def _heads(data, names):
     return [_head(data, n) for n in names]
 
 
-def _names(data):
-    """Cells that name each row, and the row."""
+def _names(data, sizes=None):
+    """Cells that name each row, and the row; sizes: KiB of the pages of rows that are wanted."""
     last = None
-    for row in data["summary"]:
+    for row in (r for r in data["summary"] if sizes is None or r["kib"] in sizes):
         yield row, (row["workload"] if row["workload"] != last else "", size_name(row["kib"]))
         last = row["workload"]
 
@@ -414,6 +416,37 @@ def arithmetic_table(data):
              f"runs to {100 * LEAST_WAY:.0f} %"), rows, 1)
 
 
+PARTS = (0.1, 0.25, 0.5, 0.75, 1)   # of a run: the times of course_table()
+
+
+def share_at(record, seconds):
+    """% of the pages on the node of their user at the last sample until then; None before the
+    first."""
+    found = [s["share"] for s in record["samples"] if s["t"] <= seconds]
+    return 100 * found[-1] if found else None
+
+
+def course_table(data):
+    """Placement over time of the columns with NUMA balancing, at the same times of all."""
+    rows = []
+    for row, cells in _names(data, bench_plots.SIZES):
+        found = {name: runs(data, row["workload"], row["kib"], name) for name in _free(data)
+                 if name != "off"}
+        if not any(found.values()):
+            continue
+        length = statistics.median(r["seconds"] for records in found.values() for r in records)
+        for name, records in found.items():
+            shares = [[v for r in records if (v := share_at(r, part * length)) is not None]
+                      for part in PARTS]
+            if records:
+                rows.append((*cells, _head(data, name), number(length, 1), *(
+                    _cell(vars(compare.summary(s)) | {"deviation": None}, 1) for s in shares)))
+                cells = ("", "")
+    return ("Placement over time: share of the pages on the node of their user, %, at parts of the "
+            "median length of a run", ("workload", "pages", "", "seconds",
+                                       *(f"{100 * p:.0f} %" for p in PARTS)), rows, 3)
+
+
 COUNTED = ("misses", "kernel_misses", "hint_faults", "hint_local", "pages_migrated",
            "thp_migrated", "share_final", "seconds")
 
@@ -438,7 +471,7 @@ def tables(data):
     if not data["summary"]:
         return []
     found = [modelled_table(data), way_table(data), arithmetic_table(data), local_table(data),
-             counter_table(data)]
+             course_table(data), counter_table(data)]
     return [t for t in found if t[2]]
 
 

@@ -42,7 +42,8 @@ def record(column, boot, workload, kib, noise=0.01):
         if i % 4 == 0:
             faults += 40
             near += int(40 * share)
-            samples.append({"t": i / 4, "share": share, "numa_hint_faults": faults,
+            samples.append({"t": i / 4, "share": share,
+                            "mib": [[32 - i / 3, i / 3][::-1 if start else 1]], "numa_hint_faults": faults,
                             "numa_hint_faults_local": near,
                             "numa_pages_migrated": 16 * faults})
     return {"column": column, "boot": boot, "test": workload, "page_kib": kib, "base_kib": 4,
@@ -961,6 +962,27 @@ class Page(unittest.TestCase):
         self.assertEqual([t for t, _ in course], [1, 2, 3])
         self.assertTrue(all(v < 1 for _, v in course))
         self.assertEqual(bench_plots.local_traffic({"traffic": {"slices": slices[2:]}}), [])
+
+    def test_memory_by_node(self):
+        """Of all processes; the node where it started is another one in other boots."""
+        samples = [{"t": 1, "mib": [[30, 2], [16, 16]]}, {"t": 2, "mib": [[0, 32], [32, 0]]}]
+        for start, first, other in ((0, 46, 18), (1, 18, 46)):
+            r = {"start_node": start, "samples": samples}
+            self.assertEqual(bench_plots.memory_on(r, True), [(1, first), (2, 32)])
+            self.assertEqual(bench_plots.memory_on(r, False), [(1, other), (2, 32)])
+        self.assertIn("Memory over time by node, patched", self.page)
+
+    def test_placement_over_time(self):
+        r = {"samples": [{"t": 1, "share": 0.5}, {"t": 2, "share": 0.75}]}
+        self.assertEqual([bench_report.share_at(r, t) for t in (0.9, 1, 1.9, 9)],
+                         [None, 50, 50, 75])
+        _, head, rows, _ = bench_report.course_table(self.data)
+        self.assertEqual(head[3:], ("seconds", "10 %", "25 %", "50 %", "75 %", "100 %"))
+        row = next(r for r in rows if r[:3] == ("numa01", "64K", "patched"))
+        # After 1 s of 12, 3, 6, 9 and 12 s; two runs alike
+        self.assertEqual([c.split()[0] for c in row[3:]],
+                         ["12.0", "58.0", "74.0", "98.0", "99.0", "99.0"])
+        self.assertIn(" | ".join(row), bench_report.markdown(self.data))
 
     def test_faults_between_samples(self):
         r = {"samples": [{"t": 1, "numa_hint_faults": 10, "numa_hint_faults_local": 5},
