@@ -138,7 +138,7 @@ class Tables(unittest.TestCase):
 
     def test_shape(self):
         found = cost_report.tables(DATA)
-        self.assertEqual(len(found), 3 + 7 + 2)
+        self.assertEqual(len(found), 4 + 7 + 2)
         for title, header, rows in found:
             self.assertTrue(title and rows)
             for row in rows:
@@ -164,6 +164,25 @@ class Tables(unittest.TestCase):
         self.assertNotIn("takes longer", " ".join(cost_report.notes(same)))
         one = DATA | {"latency": [r for r in DATA["latency"] if r["kernel"] == "base"]}
         self.assertNotIn("takes longer", " ".join(cost_report.notes(one)))
+
+    def test_breakdown_of_each_size(self):
+        _, head, rows = cost_report._size_breakdown(DATA)
+        self.assertEqual(head, ("", "4K", "16K", "32K", "64K", "128K", "256K", "512K", "1M", "2M"))
+        self.assertEqual(len(rows), cost_report.LINES + 2)
+        for at, r in enumerate(cost_report.size_rows(DATA), 1):
+            whole = sum(n for _, n in r["breakdown"])
+            self.assertEqual(rows[-1][at], cost_report.number(whole))
+            self.assertAlmostEqual(sum(float(row[at].replace(",", "")) for row in rows[:-1]), whole,
+                                   delta=len(rows))
+
+    def test_bound_beside_the_own_base(self):
+        said = " ".join(cost_report.notes(DATA))
+        self.assertIn("81,549 are of base 5.10.262, too", said)
+        base = next(r for r in DATA["costs"] if (r["what"], r["kernel"], r["kib"]) ==
+                    ("hint", "base", 2048))
+        self.assertIn(f"this bench takes {base['above']:,.0f} on the same path", said)
+        none = DATA | {"costs": [r for r in DATA["costs"] if r["kernel"] != "base"]}
+        self.assertNotIn("configuration is not noted", " ".join(cost_report.notes(none)))
 
     def test_nothing(self):
         self.assertEqual(cost_report.tables(NOTHING), [])
