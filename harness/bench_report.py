@@ -267,16 +267,14 @@ def _ratio(data, workload):
     gone = row and row["columns"].get("patched", {}).get("tail_way")
     if not row or row["ratio_off"] is None or row["best_off"] is None or not gone:
         return _check(what, False, "not measured")
-    said = f"{row['ratio_off']:.3f}"
+    said = f"{row['ratio_off']:.3f}; the best placement: {row['best_off']:.3f}; " \
+           f"{_cell(gone, 1, 100)} % of the way in the last quarter, " \
+           f"{_reached(row['columns']['patched'])} runs got to {100 * LEAST_WAY:.0f} %"
     if row["best_off"] <= most:
-        return _check(what, row["ratio_off"] <= most,
-                      f"{said}; the best placement: {row['best_off']:.3f}")
+        return _check(what, row["ratio_off"] <= most, said)
     what += f", or, as no placement gets there, at least {100 * LEAST_WAY:.0f} % of the way " \
             "in the last quarter of the traffic"
-    return _check(what, row["ratio_off"] <= most or gone["mean"] >= LEAST_WAY,
-                  f"{said}; the best placement: {row['best_off']:.3f}; "
-                  f"{_cell(gone, 1, 100)} % of the way, "
-                  f"{_reached(row['columns']['patched'])} runs got to {100 * LEAST_WAY:.0f} %")
+    return _check(what, row["ratio_off"] <= most or gone["mean"] >= LEAST_WAY, said)
 
 
 def _reached(column):
