@@ -954,7 +954,7 @@ class Page(unittest.TestCase):
     def test_interval_of_the_samples_is_said(self):
         for more, words in (({}, "1000 ms"), ({"sample_ms": 100}, "100 ms")):
             notes = [note for _, note, _ in bench_plots.of_runs(self.data | more)]
-            self.assertEqual(sum(f"every {words}." in note for note in notes), 2)
+            self.assertEqual(sum(f"every {words}." in note for note in notes), 3)
 
     def test_mean_course(self):
         course = bench_plots.mean_course([[(1, 0), (2, 10)], [(1, 10), (2, 20)], []], bins=2)
