@@ -85,7 +85,7 @@ class Native(test_common.Folder):
         self.assertGreater(len(times), 3)
         self.assertTrue(all(b - a >= 0.099 for a, b in zip([0, *times], times)), times)
         # The last may be taken while the first threads end
-        self.assertLess(times[-1], record["seconds"] + 0.1)
+        self.assertLess(times[-1], record["seconds"] + 1)
         self.assertEqual(record["share_end"], 1)
 
 
