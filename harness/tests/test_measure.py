@@ -22,8 +22,8 @@ class Order(unittest.TestCase):
 class Tasks(unittest.TestCase):
     def test_more_passes_under_kvm(self):
         tcg, kvm = (measure.tasks(1, a)[0].command for a in ("tcg", "kvm"))
-        self.assertEqual(tcg, "./autonuma.run numa01 -s 1 -p 40")
-        self.assertEqual(kvm, "./autonuma.run numa01 -s 1 -p 400")
+        self.assertEqual(tcg, "./autonuma.run numa01 -s 1 -p 120")
+        self.assertEqual(kvm, "./autonuma.run numa01 -s 1 -p 1200")
 
 
 class Sizes(unittest.TestCase):
