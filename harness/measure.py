@@ -13,8 +13,7 @@ from harness import kernel as kernels
 from harness.common import EXIT_CODES, NOT_RUN, Failure, new_results, say, write_file
 from harness.records import SYSCTLS, guest_record, programs, records, setup
 
-# Workload -> passes over its memory: some 3 to 6 s under TCG on two host CPUs,
-# twice what most runs take to converge.
+# Workload -> passes over its memory.
 WORKLOADS = {"numa01": 120, "numa01_THREAD_ALLOC": 120, "numa02": 160, "numa02_SMT": 120}
 # How many times more passes under KVM: a guess at its speed, never run.
 KVM_PASSES = 10

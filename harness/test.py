@@ -81,9 +81,10 @@ def sources(tree):
         path = posixpath.normpath(f"{MM}/{elsewhere.get(f'{name}.c', '.')}/{name}.c")
         return "" if name.endswith(".sh") else kernels.git("show", f"{tree}:{path}")
 
+    asked = machines(tree)
     by_hand = " ".join(BY_HAND.findall(makefile)).split()
     names = " ".join(PROGRAMS.findall(makefile)).split()
-    return {n: text(n) for n in names + [n for n in by_hand if n in machines(tree)]}
+    return {n: text(n) for n in names + [n for n in by_hand if n in asked]}
 
 
 def cases_of(text):
