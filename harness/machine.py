@@ -57,6 +57,7 @@ class Machine:
     accel: str = ""           # "kvm" or "tcg"; chosen by trial when empty
     options: tuple = ()       # further QEMU options, for a plugin
     slow: float = 1           # of this kernel, on top of the machine's slow factor
+    warns: str = ""           # beginning of the name of a function that is to warn
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,9 @@ class Outcome:
     seconds: float
     folder: Path
     done: dict               # name of the task -> Done, in order
-    splats: list             # of splat.Splat
+    splats: list             # of splat.Splat, without those that Machine.warns wants
     accel: str
+    warned: bool = False     # whether the kernel warned as Machine.warns wants
 
     @property
     def console(self):
@@ -377,14 +379,16 @@ def _watch(cmd, machine, job, folder, factor, accel, listener):
             qemu.wait()
         status.feed(port.read())
     seconds = time.monotonic() - start
-    return _judge(status, qemu.returncode, limit, seconds, folder, accel)
+    return outcome(status, qemu.returncode, limit, seconds, folder, accel, machine.warns)
 
 
-def _judge(status, code, limit, seconds, folder, accel):
+def outcome(status, code, limit, seconds, folder, accel, warns):
     """The verdict on a guest that is gone."""
     out = Outcome("pass", "", seconds, folder, status.done, [], accel)
     console = (folder / "console").read_text(errors="replace")
-    out.splats = splat.scan([console, out.file("dmesg") or ""])
+    found = splat.scan([console, out.file("dmesg") or ""])
+    out.splats = [s for s in found if not (warns and s.warns_in(warns))]
+    out.warned = len(out.splats) < len(found)
     panic = splat.panic(console)
     if out.splats or panic:
         out.verdict, out.why = "crash", out.splats[0].line if out.splats else panic

@@ -69,7 +69,8 @@ def run(kernel, mutant, tests, folder):
         f"./{mutant.program} {mutant.case.split('.', 1)[1]}"
     task = machine.Task(mutant.program, command, test.limit(tests))
     mach = machine.Machine(kernel.arch, machine.TOPOLOGIES[mutant.want.topology],
-                           mutant.want.boot, timeout=task.timeout + 120, slow=kernel.slow)
+                           mutant.want.boot, timeout=task.timeout + 120, slow=kernel.slow,
+                           warns=mutant.want.warns)
     lines = []
 
     def listen(_, line):
@@ -84,7 +85,6 @@ def run(kernel, mutant, tests, folder):
     out = machine.run(mach, kernel, initrds, machine.Job((task,), "/tests"), folder, listen)
     if out.verdict == "infra":
         raise Failure(out.why)
-    test.took_warnings(out, mutant.want.warns)
     cases = _of(ktap.parse(out.done[mutant.program].lines, mutant.program)[0], mutant.case)
     for case in cases:
         if case.verdict == "fail":

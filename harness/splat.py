@@ -37,6 +37,10 @@ class Splat:
     line: str
     task: str
 
+    def warns_in(self, name):
+        """Whether it is the warning of a function whose name begins so."""
+        return f" {name}" in self.line.partition("WARNING: ")[2]
+
 
 def exceptions(path=Path(__file__).with_name("splat-exceptions")):
     """The compiled expressions of the exceptions file."""

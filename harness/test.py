@@ -249,7 +249,8 @@ def one_guest(kernel, want, names, tests, folder, where="", cases=(), race=0, mo
     done, left, again = [], list(names), 0
     while left:
         mach = machine.Machine(kernel.arch, machine.TOPOLOGIES[want.topology], want.boot,
-                               timeout=120 + seconds * len(left), slow=kernel.slow)
+                               timeout=120 + seconds * len(left), slow=kernel.slow,
+                               warns=want.warns)
         job = machine.Job(tuple(tasks[n] for n in left), "/tests")
         out = machine.run(mach, kernel, initrds, job,
                           folder.with_name(f"{folder.name}{f'-{again}' if again else ''}"),
@@ -262,18 +263,9 @@ def one_guest(kernel, want, names, tests, folder, where="", cases=(), race=0, mo
     return done
 
 
-def took_warnings(out, warns):
-    """Whether the kernel warned as wanted; these warnings count no more in the Outcome."""
-    wanted = [s for s in out.splats if warns and f" {warns}" in s.line.partition("WARNING: ")[2]]
-    out.splats = [s for s in out.splats if s not in wanted]
-    if wanted and not out.splats and all(d.code is not None for d in out.done.values()):
-        out.verdict, out.why = "pass", ""
-    return bool(wanted)
-
-
 def judge(out, names, warns=""):
     """(cases, programs still to run) of an Outcome.  warns: as in Want."""
-    cases, again, warned = [], [], took_warnings(out, warns)
+    cases, again = [], []
     begun = any(d.started for d in out.done.values())
     for name in names:
         done = out.done[name]
@@ -286,8 +278,8 @@ def judge(out, names, warns=""):
         if splats and done.code is not None:
             found.append(ktap.Case(f"{name}.splat", "crash", splats[0].line))
         if warns and any(c.verdict == "pass" for c in found):
-            found.append(ktap.Case(f"{name}.warning", "pass" if warned else "fail",
-                                   "" if warned else f"the kernel has no warning of {warns}"))
+            found.append(ktap.Case(f"{name}.warning", "pass" if out.warned else "fail",
+                                   "" if out.warned else f"the kernel has no warning of {warns}"))
         for c in found[:1]:
             c.seconds = done.seconds
         (out.folder / f"{name}.tap").write_text("\n".join(done.lines) + "\n")

@@ -166,6 +166,17 @@ class Judge(Folder):
         cases, again = test.judge(out, list(tasks), warns)
         return {c.name: c.verdict for c in cases}, again
 
+    def judge_log(self, *console, finished=True, **done):
+        """The same of a guest that is to warn in func_, and said this on its console."""
+        for name, text in (("console", "\n".join(console)), ("files.tar", "")):
+            (self.tmp / name).write_text(text)
+        status = machine.Status(machine.Job(()))
+        status.finished = finished
+        status.done = {n: machine.Done(n, **d) for n, d in done.items()}
+        out = machine.outcome(status, 0, "", 1, self.tmp, "tcg", "func_")
+        cases, again = test.judge(out, list(done), "func_")
+        return {c.name: c.verdict for c in cases}, again
+
     GOOD = {"code": 0, "started": True, "lines": ["1..1", "ok 1 x"]}
     OPEN = {"started": True, "lines": ["1..1"]}
 
@@ -185,27 +196,34 @@ class Judge(Folder):
         found, _ = self.judge("crash", [splat.Splat("WARNING: x", "")], a=self.GOOD)
         self.assertEqual(found, {"a.x": "pass", "guest": "crash"})
 
-    WARNING = splat.Splat("WARNING: CPU: 1 PID: 7 at mm/x.c:9 func_a+0x1/0x2", "a")
+    WARNING = "harness: start a", "WARNING: CPU: 1 PID: 7 at mm/x.c:9 func_a+0x1/0x2"
+    OTHER = "harness: start a", "WARNING: CPU: 1 PID: 7 at mm/x.c:9 unfunc_a+0x1/0x2"
 
     def test_warning_that_is_wanted(self):
-        found, _ = self.judge("crash", [self.WARNING], "func_", a=self.GOOD)
+        found, _ = self.judge_log(*self.WARNING, a=self.GOOD)
         self.assertEqual(found, {"a.x": "pass", "a.warning": "pass"})
 
     def test_warning_that_does_not_come(self):
-        found, _ = self.judge("pass", [], "func_", a=self.GOOD)
+        found, _ = self.judge_log(a=self.GOOD)
         self.assertEqual(found, {"a.x": "pass", "a.warning": "fail"})
 
     def test_warning_of_another(self):
-        found, _ = self.judge("crash", [self.WARNING], "unc_", a=self.GOOD)
+        found, _ = self.judge_log(*self.OTHER, a=self.GOOD)
         self.assertEqual(found, {"a.x": "pass", "a.warning": "fail", "a.splat": "crash"})
 
     def test_warning_where_all_is_skipped(self):
         skips = {"code": 4, "started": True, "lines": ["1..1", "ok 1 # SKIP x"]}
-        self.assertNotIn("a.warning", self.judge("pass", [], "func_", a=skips)[0])
+        self.assertNotIn("a.warning", self.judge_log(a=skips)[0])
 
     def test_crash_after_a_warning_that_is_wanted(self):
-        found, _ = self.judge("crash", [self.WARNING], "func_", a=self.OPEN)
+        found, _ = self.judge_log(*self.WARNING, "Kernel panic - not syncing: x",
+                                  finished=False, a=self.OPEN)
         self.assertEqual(found, {"a": "crash"})
+
+    def test_end_of_the_guest_after_a_warning_that_is_wanted(self):
+        for console, verdict in ((["Kernel panic - not syncing: x"], "crash"), ([], "lost")):
+            found, _ = self.judge_log(*self.WARNING, *console, finished=False, a=self.GOOD)
+            self.assertEqual(found, {"a.x": "pass", "a.warning": "pass", "guest": verdict})
 
     def test_lost_after_the_last_test(self):
         found, _ = self.judge("lost", a=self.GOOD)
