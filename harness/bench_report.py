@@ -503,8 +503,8 @@ def about(data):
         said.append(f"A quick run: {most} runs are too few to judge means by; checks in brackets "
                     "are shown and not judged.")
     if "seconds" in data:
-        said.append(f"It took {data['seconds'] // 60} min {data['seconds'] % 60} s, of which "
-                    f"{data['plan']['estimate'] // 60} min were foretold.")
+        said.append(f"It took {data['seconds'] // 60} min {data['seconds'] % 60} s; "
+                    f"{data['plan']['estimate'] // 60} min had been foretold.")
     if peer_name(data):
         said.append(f"The peer is {peer_name(data)}.")
     if data.get("peer_lacks"):
