@@ -170,7 +170,8 @@ def _sound(tree, tests, mutants, folder):
             if any(c.verdict in ("crash", "timeout", "lost") for c in cases):
                 continue
             for case in names:
-                of = _of(cases, case)
+                # A variant that does not apply says nothing
+                of = [c for c in _of(cases, case) if c.verdict != "skip"]
                 if of and all(c.verdict == "pass" for c in of):
                     good.add(case)
     return found
