@@ -159,11 +159,11 @@ class Wants(unittest.TestCase):
 class Judge(Folder):
     """What becomes of the programs of a guest."""
 
-    def judge(self, verdict, splats=(), warns="", **done):
+    def judge(self, verdict, splats=(), **done):
         (self.tmp / "files.tar").write_bytes(b"")
         tasks = {n: machine.Done(n, **d) for n, d in done.items()}
         out = machine.Outcome(verdict, "why", 1, self.tmp, tasks, list(splats), "tcg")
-        cases, again = test.judge(out, list(tasks), warns)
+        cases, again = test.judge(out, list(tasks))
         return {c.name: c.verdict for c in cases}, again
 
     def judge_log(self, *console, finished=True, **done):
